@@ -1,0 +1,70 @@
+"""What a relay saw while it tried one transaction. Protocol code reports; it does not judge.
+
+The judgement, replies and faults to outcomes, is made in one place: `policy.verdict`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from dispatch.mail.reply import Reply
+
+
+class Stage(StrEnum):
+    """How far a transaction had come, in the order of the conversation."""
+
+    CONNECT = "connect"
+    GREETING = "greeting"
+    EHLO = "ehlo"
+    STARTTLS = "starttls"
+    AUTH = "auth"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    DATA = "data"
+    CONTENT = "content"
+    """The content was being sent, but its end had not left us."""
+    END_OF_DATA = "end of data"
+    """The end of data had left, or may have: without a reply the outcome is uncertain (RFC 1047)."""
+
+
+class FaultKind(StrEnum):
+    """Why there was no reply to go by."""
+
+    UNRESOLVED = "name not resolved"
+    REFUSED = "connection refused"
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timed out"
+    DROPPED = "connection lost"
+    PROTOCOL = "protocol violated"
+    """The peer said what no server may say: broken replies, replies before commands, endless lines."""
+    TLS = "TLS failed"
+    UNSUITED = "message needs what the host lacks"
+    """8BITMIME, SMTPUTF8 or SIZE is needed and not offered: the host is well, this message is not for it."""
+    CONTENT_LOST = "content unreadable"
+    """Our own file could not be read."""
+
+
+class Fault(msgspec.Struct, frozen=True, array_like=True):
+    kind: FaultKind
+    detail: str
+    """For the operator's log; may hold the peer's words, control characters removed."""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """One transaction tried at one relay: a reply for each recipient, or the fault that left them without."""
+
+    stage: Stage
+    """Where the transaction ended."""
+    replies: tuple[Reply | None, ...]
+    """In the order of the transaction's recipients: the reply that settled each one, None where the
+    conversation ended before there was one. A refusal at MAIL or DATA stands for every recipient."""
+    fault: Fault | None = None
+    """Set exactly when some recipient has no reply."""
+    peer: str = ""
+    """Address and port of the host that was talked to, as `192.0.2.1:25`."""
+    tls: str | None = None
+    reply_stage: tuple[Stage, ...] = ()
+    """For each recipient the stage its reply belongs to: MAIL, RCPT, DATA, END_OF_DATA. Empty: all
+    belong to `stage`."""

@@ -1,0 +1,260 @@
+"""Every seam on one page: what the parts may ask of each other and of the machine.
+
+The parts are written against these protocols and never against each other; `app` is the only
+module that puts an adapter behind one. That is what lets the same code run as three processes,
+on one event loop in a test, and on a simulated machine with a seeded clock, disk and network.
+
+Rules of this page: at most six methods a port; each docstring states the guarantee and what is
+raised; time is in seconds as `float` (`_s`), sizes in bytes (`_bytes`), stored times are
+milliseconds since 1970 (`_ms`). Callbacks are called on the event loop, never from within the call
+that took them, and must not raise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import NamedTuple, NewType, Protocol, TypeVar
+
+from dispatch.mail.message import ContentFile, Message
+from dispatch.mail.report import Report
+
+T = TypeVar("T")
+Buffer = bytes | bytearray | memoryview
+
+# ---------------------------------------------------------------- the machine
+
+
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class Clock(Protocol):
+    """Two clocks, never mixed: one to wait by, one to write down."""
+
+    def monotonic(self) -> float:
+        """Seconds that never jump; for intervals and deadlines."""
+        ...
+
+    def wall(self) -> float:
+        """Seconds since 1970; may jump either way; for dates and stored due-times only."""
+        ...
+
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> Timer: ...
+
+
+class Chance(Protocol):
+    """The only source of randomness: one seed reproduces a run."""
+
+    def uniform(self) -> float:
+        """At least 0, below 1."""
+        ...
+
+    def token(self, size_bytes: int) -> bytes:
+        """Unguessable bytes."""
+        ...
+
+
+class File(Protocol):
+    """An open file. What was written survives a power cut only after `sync` returned."""
+
+    def write_at(self, offset: int, buffers: Sequence[Buffer]) -> None:
+        """Write all buffers, one behind the other. Raises `OSError`; then any part may be written."""
+        ...
+
+    def read_at(self, offset: int, size_bytes: int) -> bytes:
+        """Shorter than asked for only at the end of the file."""
+        ...
+
+    def sync(self) -> None:
+        """fdatasync. After an `OSError` the file's state is unknown for ever: never sync it again."""
+        ...
+
+    def size(self) -> int: ...
+
+    def truncate(self, size_bytes: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Disk(Protocol):
+    """One folder tree. Paths are relative, with `/`. All calls may raise `OSError`."""
+
+    def open(self, path: str, *, create: bool = False) -> File:
+        """Read and write; with `create` the file must not exist (`FileExistsError`)."""
+        ...
+
+    def names(self, folder: str) -> list[str]:
+        """Sorted; an absent folder is made."""
+        ...
+
+    def rename(self, old: str, new: str) -> None: ...
+
+    def remove(self, path: str) -> None: ...
+
+    def sync_folder(self, folder: str) -> None:
+        """Make creations, renames and removals in the folder survive a power cut."""
+        ...
+
+    def free_bytes(self) -> int: ...
+
+
+class Worker(Protocol):
+    """One thread beside the loop; does one thing at a time, in the order it was asked."""
+
+    def call(self, work: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
+        """Run `work` on the thread, then `done` on the loop with what it returned or raised."""
+        ...
+
+    def close(self) -> None:
+        """Finish what was asked, then end the thread."""
+        ...
+
+
+class Threads(Protocol):
+    def worker(self, name: str) -> Worker: ...
+
+
+class Network(Protocol):
+    """Connections, as asyncio's transports and protocols."""
+
+    async def connect(
+        self, host: str, port: int, protocol: Callable[[], asyncio.Protocol], timeout_s: float
+    ) -> None:
+        """Raises `OSError` (`TimeoutError` and `socket.gaierror` are among them)."""
+        ...
+
+
+class Mark(Protocol):
+    """One number in memory that another process sees at once, and that outlives this one."""
+
+    def load(self) -> int: ...
+
+    def store(self, value: int) -> None: ...
+
+
+# ---------------------------------------------------------------- the spool
+
+Lsn = NewType("Lsn", int)
+"""Log sequence number: a record's place in its log, counted in bytes from the log's first day."""
+
+
+class AppendFault(NamedTuple):
+    """The record is not, and will never be, in the log."""
+
+    full: bool
+    """No space (ENOSPC, EDQUOT): `452 4.3.1`. Otherwise an unwell disk: `451 4.3.0`."""
+    detail: str
+
+
+class DiskLevel(IntEnum):
+    """How much room is left (`spool.disk_*_mb`)."""
+
+    AMPLE = 0
+    LOW = 1
+    """Say so."""
+    THROTTLED = 2
+    """Each MAIL waits two seconds."""
+    SUSPENDED = 3
+    """Nothing more is accepted; what is here is delivered."""
+
+
+class Entry(NamedTuple):
+    lsn: Lsn
+    next: Lsn
+    """The cursor behind this record."""
+    payload: bytes
+
+
+class Log(Protocol):
+    """The writing end of a log. One per folder; a second one is refused with `LogInUse`."""
+
+    def append(self, record: Sequence[Buffer], done: Callable[[Lsn | AppendFault], None]) -> None:
+        """Add a record. `done` is called when it is on stable storage, or with why it never will be.
+
+        Records are in the log in the order of their appends, and become durable in that order.
+        """
+        ...
+
+    def flush(self) -> None:
+        """Return when every record appended so far has left the process: it survives `kill -9`."""
+        ...
+
+    @property
+    def durable(self) -> Lsn:
+        """All that lies below is on stable storage."""
+        ...
+
+    def release(self, below: Lsn) -> None:
+        """Nothing below is needed any more; whole segments below it are recycled in the background."""
+        ...
+
+    def close(self) -> None:
+        """Sync what is pending and let go of the folder."""
+        ...
+
+
+class LogReader(Protocol):
+    """A reading end. Any number, in any process; never sees a record above the durable mark."""
+
+    def read(self, cursor: Lsn, size_bytes_max: int) -> list[Entry]:
+        """Records from `cursor` on, at least one if there is any, about `size_bytes_max` of them.
+
+        Raises `ReleasedError` where the cursor lies below the oldest segment kept, and
+        `CorruptError` naming the damaged range, behind which reading can go on at its `resume` cursor.
+        """
+        ...
+
+    @property
+    def durable(self) -> Lsn: ...
+
+    @property
+    def oldest(self) -> Lsn:
+        """The first record still kept."""
+        ...
+
+
+# ---------------------------------------------------------------- the relays
+
+
+class Transaction:
+    """One message, and those of its recipients that share a relay: what is tried in one go.
+
+    The queue makes it; the relay reads it and calls `sending` exactly once, directly before
+    the end of the content leaves the process. From then on, no reply means *uncertain*.
+    """
+
+    __slots__ = ("content", "indexes", "message", "sending", "tag")
+
+    def __init__(
+        self,
+        message: Message,
+        indexes: tuple[int, ...],
+        content: bytes | ContentFile,
+        sending: Callable[[Transaction], None],
+        tag: object = None,
+    ) -> None:
+        self.message = message
+        self.indexes = indexes
+        """Which of the envelope's recipients, in ascending order."""
+        self.content = content
+        self.sending = sending
+        self.tag = tag
+        """The queue's own; no business of a relay."""
+
+
+class Relay(Protocol):
+    """A configured next hop: a smart host, a provider, the capture inbox."""
+
+    def free(self) -> int:
+        """How many transactions would start at once if they came now."""
+        ...
+
+    def start(self, transaction: Transaction, done: Callable[[Transaction, Report], None]) -> None:
+        """Try it. `done` is called exactly once, whatever happens, within the relay's time limits."""
+        ...
+
+    async def close(self, grace_s: float) -> None:
+        """Start nothing more; let what is under way finish within `grace_s`, then cut it."""
+        ...

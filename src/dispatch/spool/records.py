@@ -1,0 +1,176 @@
+"""What the two logs hold, as bytes and back.
+
+Both kinds begin with a format byte. Structs are written as msgpack arrays: fields may be appended
+with a default, never reordered, removed or given another meaning, so that an older reader
+skips what it does not know and a newer one reads what was written before.
+
+Mail log, one record a message::
+
+    format (1) | head length (4, little endian) | head: msgpack(Message) | content, unless in a file
+
+Ledger, one record a happening::
+
+    format (1) | msgpack(one of `LedgerRecord`)
+
+Nothing is ever unpickled, and nothing here trusts a length it did not check.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import msgspec
+
+from dispatch.mail.delivery import DeliveryState, Move
+from dispatch.mail.ids import MessageId
+from dispatch.mail.message import Message
+from dispatch.mail.outcome import Scope
+from dispatch.mail.reply import Reply
+from dispatch.ports import Buffer, Lsn
+
+MAIL_FORMAT = 1
+LEDGER_FORMAT = 1
+
+_HEAD = struct.Struct("<BI")
+
+
+class UnreadableRecord(ValueError):
+    """A frame whose checksum holds but whose record is none: written by a newer version, or by a bug."""
+
+
+# ---------------------------------------------------------------- the mail log
+
+_encode_message = msgspec.msgpack.Encoder().encode
+_decode_message = msgspec.msgpack.Decoder(Message).decode
+
+
+def encode_mail(message: Message, content: tuple[Buffer, ...]) -> list[Buffer]:
+    """Buffers of one mail record; `content` is empty when it stands in its own file."""
+    head = _encode_message(message)
+    return [_HEAD.pack(MAIL_FORMAT, len(head)) + head, *content]
+
+
+def decode_mail(payload: bytes) -> tuple[Message, bytes]:
+    """The message and its content (empty when it stands in its own file)."""
+    if len(payload) < _HEAD.size:
+        raise UnreadableRecord(f"a mail record of {len(payload)} bytes has no head")
+    format_, head_length = _HEAD.unpack_from(payload)
+    if format_ != MAIL_FORMAT:
+        raise UnreadableRecord(f"mail record format {format_}: this version reads {MAIL_FORMAT}")
+    body_at = _HEAD.size + head_length
+    if body_at > len(payload):
+        raise UnreadableRecord(f"a mail record claims a head of {head_length} bytes and is shorter")
+    try:
+        message = _decode_message(memoryview(payload)[_HEAD.size : body_at])
+    except msgspec.MsgspecError as error:
+        raise UnreadableRecord(f"mail record head: {error}") from error
+    return message, payload[body_at:]
+
+
+# ---------------------------------------------------------------- the ledger
+
+
+class Accepted(msgspec.Struct, frozen=True, array_like=True, tag="accepted"):
+    """Delivery took the message up: from here on the ledger answers for it."""
+
+    at_ms: int
+    message: Message
+    mail_lsn: Lsn
+    unanswered: bool = False
+    """Its client may never have seen our 250 (RFC 1047): a repeat of it is the client's own."""
+
+
+class Sending(msgspec.Struct, frozen=True, array_like=True, tag="sending"):
+    """The end of data is about to leave: until an outcome follows, these recipients are uncertain."""
+
+    at_ms: int
+    id: MessageId
+    indexes: tuple[int, ...]
+    relay: str
+
+
+class Result(msgspec.Struct, frozen=True, array_like=True):
+    """What became of some recipients of a transaction: those who were answered alike."""
+
+    indexes: tuple[int, ...]
+    move: Move
+    state: DeliveryState
+    scope: Scope
+    reply: Reply | None
+    reason: str
+    due_ms: int | None = None
+    """Deferred: when it is tried again."""
+
+
+class Attempted(msgspec.Struct, frozen=True, array_like=True, tag="attempted"):
+    """One transaction came to its end; every recipient of it has a result."""
+
+    at_ms: int
+    id: MessageId
+    relay: str
+    attempt: int
+    """Counted from 1 within the delivery's family of attempts."""
+    results: tuple[Result, ...]
+    took_ms: int
+    peer: str = ""
+    tls: str | None = None
+
+
+class Parked(msgspec.Struct, frozen=True, array_like=True, tag="parked"):
+    """The parked store has them on stable storage: their mail segment may go."""
+
+    at_ms: int
+    ids: tuple[MessageId, ...]
+
+
+class Moved(msgspec.Struct, frozen=True, array_like=True, tag="moved"):
+    """A person or a policy moved deliveries: hold, release, cancel, reopen, quarantine, uncertain policy."""
+
+    at_ms: int
+    id: MessageId
+    indexes: tuple[int, ...]
+    move: Move
+    state: DeliveryState
+    by: str
+    """`operator`, `uncertain policy`, `recovery`, …"""
+    reason: str = ""
+
+
+class Live(msgspec.Struct, frozen=True, array_like=True):
+    """A message that still stands in the mail log only."""
+
+    id: MessageId
+    mail_lsn: Lsn
+    settled: tuple[int, ...]
+    """Recipients that have their final outcome."""
+
+
+class Checkpoint(msgspec.Struct, frozen=True, array_like=True, tag="checkpoint"):
+    """Where a restart may begin: what lies before needs no replay."""
+
+    at_ms: int
+    mail_cursor: Lsn
+    """Everything below was taken up."""
+    live: tuple[Live, ...]
+    """Of what lies below the cursor, that which is neither parked nor settled."""
+
+
+LedgerRecord = Accepted | Sending | Attempted | Parked | Moved | Checkpoint
+
+_encode_ledger = msgspec.msgpack.Encoder().encode
+_decode_ledger: Callable[[Buffer], LedgerRecord] = msgspec.msgpack.Decoder(LedgerRecord).decode
+_LEDGER_HEAD = bytes([LEDGER_FORMAT])
+
+
+def encode_ledger(record: LedgerRecord) -> tuple[Buffer, ...]:
+    return (_LEDGER_HEAD + _encode_ledger(record),)
+
+
+def decode_ledger(payload: bytes) -> LedgerRecord:
+    if not payload or payload[0] != LEDGER_FORMAT:
+        raise UnreadableRecord(f"ledger record format {payload[:1].hex()!r}: this version reads '01'")
+    try:
+        return _decode_ledger(memoryview(payload)[1:])
+    except msgspec.MsgspecError as error:
+        raise UnreadableRecord(f"ledger record: {error}") from error
