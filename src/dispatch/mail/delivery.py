@@ -70,6 +70,7 @@ FAILED_STATES = frozenset({_S.BOUNCED, _S.EXPIRED, _S.GAVE_UP})
 MOVES: dict[DeliveryState, dict[Move, DeliveryState]] = {
     _S.WAITING: {
         _M.ATTEMPT: _S.ATTEMPTING,
+        _M.RETRY: _S.WAITING,
         _M.HOLD: _S.HELD,
         _M.CANCEL: _S.CANCELLED,
         _M.DISCARD: _S.DISCARDED,
@@ -131,3 +132,37 @@ def least_finished(states: frozenset[DeliveryState]) -> str:
         if state in states:
             return state.value
     raise ImpossibleMove("a message without deliveries has no state")
+
+
+def render_states() -> str:
+    """The manual's page: the table of moves, as a diagram and in rows."""
+    arrows = [
+        f"    {state.name} --> {after.name}: {what.value}"
+        for state, moves in MOVES.items()
+        for what, after in moves.items()
+    ]
+    rows = [
+        f"| {state.value} | {'yes' if state.final else ''} | "
+        + (", ".join(f"{what.value} → {after.value}" for what, after in moves.items()) or "–")
+        + " |"
+        for state, moves in MOVES.items()
+    ]
+    return "\n".join(
+        [
+            "# States of a delivery",
+            "",
+            "A delivery is the task of getting one message to one recipient. This page is made from the",
+            "table that the program works by.",
+            "",
+            "| state | final | what can happen |",
+            "|---|---|---|",
+            *rows,
+            "",
+            "```mermaid",
+            "stateDiagram-v2",
+            "    [*] --> WAITING: accept",
+            *arrows,
+            "```",
+            "",
+        ]
+    )

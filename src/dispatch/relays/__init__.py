@@ -1,0 +1,13 @@
+"""Station 4: hand messages to upstreams and report what each recipient was answered.
+
+Every relay implements `ports.Relay`: it is given transactions, calls `sending` directly before the end of
+the content leaves, and reports once. None of them judges (`policy.verdict` does), retries later or chooses
+another relay (the queue does).
+
+- `smart_host`       the settings of an SMTP upstream
+- `smtp`             the pool: which connection takes which transaction
+- `smtp_connection`  one connection: `smtp.client.ClientCore` between a transport and the pool
+- `smtp_content`     large content from its file to the transport, off the loop, in blocks
+- `capture`          keeps mail in the local inbox instead of sending it
+- `capture_store`    that inbox's files
+"""

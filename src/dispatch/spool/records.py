@@ -77,8 +77,13 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True, tag="accepted"):
     at_ms: int
     message: Message
     mail_lsn: Lsn
+    mail_next: Lsn = Lsn(0)
+    """The cursor behind it in the mail log."""
     unanswered: bool = False
     """Its client may never have seen our 250 (RFC 1047): a repeat of it is the client's own."""
+    power: bool = False
+    """It stood in the mail log when the machine lost power, and may have been tried without a trace since
+    the ledger's last sync: *uncertain (power)*."""
 
 
 class Sending(msgspec.Struct, frozen=True, array_like=True, tag="sending"):
@@ -101,6 +106,8 @@ class Result(msgspec.Struct, frozen=True, array_like=True):
     reason: str
     due_ms: int | None = None
     """Deferred: when it is tried again."""
+    attempts: int = 0
+    """Attempts of its family so far that count against the retry limit."""
 
 
 class Attempted(msgspec.Struct, frozen=True, array_like=True, tag="attempted"):
@@ -117,11 +124,18 @@ class Attempted(msgspec.Struct, frozen=True, array_like=True, tag="attempted"):
     tls: str | None = None
 
 
+class Placed(msgspec.Struct, frozen=True, array_like=True):
+    """Some deliveries of one message that the parked store took over."""
+
+    id: MessageId
+    indexes: tuple[int, ...]
+
+
 class Parked(msgspec.Struct, frozen=True, array_like=True, tag="parked"):
-    """The parked store has them on stable storage: their mail segment may go."""
+    """The parked store has these on stable storage: for them the mail segment may go."""
 
     at_ms: int
-    ids: tuple[MessageId, ...]
+    placed: tuple[Placed, ...]
 
 
 class Moved(msgspec.Struct, frozen=True, array_like=True, tag="moved"):
@@ -135,6 +149,10 @@ class Moved(msgspec.Struct, frozen=True, array_like=True, tag="moved"):
     by: str
     """`operator`, `uncertain policy`, `recovery`, …"""
     reason: str = ""
+    due_ms: int | None = None
+    """Waiting again: from when on."""
+    relay: str | None = None
+    """Waiting again: for which relay, where it is another one."""
 
 
 class Live(msgspec.Struct, frozen=True, array_like=True):
@@ -142,8 +160,10 @@ class Live(msgspec.Struct, frozen=True, array_like=True):
 
     id: MessageId
     mail_lsn: Lsn
-    settled: tuple[int, ...]
-    """Recipients that have their final outcome."""
+    gone: tuple[int, ...]
+    """Recipients that have their final outcome, or that the parked store took over."""
+    history: tuple[Attempted | Moved, ...] = ()
+    """What was decided about the others and is still on its way into the parked store."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, array_like=True, tag="checkpoint"):
@@ -154,6 +174,8 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True, tag="checkpoint")
     """Everything below was taken up."""
     live: tuple[Live, ...]
     """Of what lies below the cursor, that which is neither parked nor settled."""
+    sent: tuple[Placed, ...] = ()
+    """What is between *sending* and its outcome, whoever owns it."""
 
 
 LedgerRecord = Accepted | Sending | Attempted | Parked | Moved | Checkpoint

@@ -1,0 +1,66 @@
+"""What the supervisor executes: `python -m dispatch.app ROLE DATA [SOURCES]`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import cast
+
+from dispatch.app.folders import Folders
+from dispatch.observe import Reporter
+from dispatch.operations.logs import reporter
+from dispatch.runtime.child import ChildContext, ChildFault, Service, Start, child_main
+from dispatch.runtime.locks import FolderLock, lock_folder
+from dispatch.settings import Role, Settings
+from dispatch.settings.snapshot import NoSnapshot, load
+
+LOCK_WAIT_S = 10.0
+"""How long a process of an older set, which has lost its supervisor, may take to finish."""
+
+_locks: list[FolderLock] = []
+"""Held until the process ends."""
+
+
+def _start_of(role: str, sources: list[str], report: Reporter) -> Start:
+    async def start(context: ChildContext) -> Service:
+        from dispatch.app.machine import this_machine
+
+        _locks.append(await asyncio.to_thread(lock_folder, Folders(context.data).lock_of(role), LOCK_WAIT_S))
+        machine = this_machine(context.data)
+        if role == "intake":
+            from dispatch.app.intake import start_intake
+
+            return await start_intake(machine, context.data, context.sockets, report)
+        if role == "delivery":
+            from dispatch.app.delivery import start_delivery
+
+            return await start_delivery(machine, context.data, report)
+        from dispatch.app.control import start_control
+
+        return await start_control(machine, context.data, sources, report)
+
+    async def start_or_say_why(context: ChildContext) -> Service:
+        try:
+            return await start(context)
+        except NoSnapshot as error:
+            raise ChildFault(os.EX_CONFIG, f"no settings: {error}") from error
+
+    return start_or_say_why
+
+
+def main() -> int:
+    role, data, *sources = sys.argv[1:]
+    settings = Settings()
+    try:
+        _, settings = load(Folders(Path(data)).settings, cast("Role", role))
+    except NoSnapshot:
+        # Said, with its reason, when the service starts; until then there is a log all the same.
+        pass
+    report = reporter(role, settings.logging.level, settings.logging.format)
+    return child_main(role, _start_of(role, sources, report), report)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+"""The control process: the ledger into history, counters and log lines; settings to everybody (station 5)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from dispatch.app.folders import LEDGER, Folders
+from dispatch.app.machine import Machine
+from dispatch.app.watch import SettingsWatch
+from dispatch.observe import Reporter
+from dispatch.outcomes.history import History
+from dispatch.outcomes.log_lines import LogLines
+from dispatch.outcomes.service import ControlService
+from dispatch.outcomes.tail import Gap, Tail
+from dispatch.runtime.bus import hint_path
+from dispatch.runtime.hints import HintListener
+from dispatch.settings import Settings, SettingsErrors, changes, load
+from dispatch.settings.snapshot import publish
+from dispatch.spool.reader import SegmentReader
+from dispatch.store.history import HistoryStore
+
+
+async def start_control(
+    machine: Machine, data: Path, sources: Sequence[str], report: Reporter
+) -> ControlService:
+    """Follow the ledger. `sources` are the arguments that `dispatch serve` was given for its settings."""
+    folders = Folders(data)
+    watch = SettingsWatch(folders.settings, "control")
+    reader = SegmentReader(machine.disk, LEDGER, mark=machine.mark(folders.ledger_durable, False))
+    store = HistoryStore.open(folders.history_db)
+    lines = LogLines(store, report, watch.settings.logging)
+    tail = Tail(reader, store, History(store), lines, report=partial(_report_gap, report))
+
+    def close() -> None:
+        hints.close()
+        store.close()
+        reader.close()
+
+    publisher = Publisher(folders, sources, report)
+
+    def publish_again() -> None:
+        lines.rules = publisher.publish().logging
+
+    service = ControlService(
+        machine.clock,
+        machine.threads.worker("outcomes"),
+        tail,
+        followed=machine.mark(folders.followed, True),
+        fault=lambda error: report("history_fault", why=repr(error)),
+        publish=publish_again,
+        close=close,
+    )
+    hints = HintListener(hint_path(folders.run, "control"), service.wake)
+    return service
+
+
+class Publisher:
+    """Reads the settings from where `dispatch serve` read them, and publishes them."""
+
+    def __init__(self, folders: Folders, sources: Sequence[str], report: Reporter) -> None:
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--config", type=Path)
+        parser.add_argument("--data", type=Path)
+        parser.add_argument("--set", action="append", default=[])
+        self._given = parser.parse_args(list(sources))
+        self._folders = folders
+        self._report = report
+        try:
+            self._in_force: Settings | None = self._load()
+        except SettingsErrors:
+            # The relay was started with good settings, and control again after somebody broke the file.
+            self._in_force = None
+
+    def _load(self) -> Settings:
+        overrides = [*self._given.set, f"spool.directory={self._folders.data}"]
+        return load(self._given.config, os.environ, overrides).settings
+
+    def publish(self) -> Settings:
+        """Raises `SettingsErrors` after each mistake was reported; then those in force stay."""
+        try:
+            settings = self._load()
+        except SettingsErrors as errors:
+            for mistake in errors.mistakes:
+                self._report("reload_failed", why=str(mistake))
+            raise
+        self._report("settings_published", number=publish(self._folders.settings, settings))
+        if self._in_force is not None:
+            # Compared with what the processes were started with: what waits for a restart goes on waiting.
+            _, restart = changes(self._in_force, settings)
+            if restart:
+                self._report("settings_need_restart", keys=", ".join(restart))
+        return settings
+
+
+def _report_gap(report: Reporter, gap: Gap) -> None:
+    report("ledger_corrupt", start=gap.start, resume=gap.resume, why=gap.why)

@@ -1,0 +1,56 @@
+"""What lies where in the data directory, and which process writes it (DESIGN.md section 2).
+
+Paths carry a shard number from the first day; there is one shard.
+
+=====================  ============  ==========================================================
+path                   only writer   what
+=====================  ============  ==========================================================
+mail/0/                intake        the mail log, and its durable mark
+content/0/             intake        content files above 1 MiB; delivery removes them
+released.mark          delivery      below it the mail log may be recycled
+ledger/0/              delivery      the ledger, and its durable mark
+checkpoint.mark        delivery      where a restart begins to read the ledger
+in-hand                delivery      who is being worked on
+parked.db              delivery      the parked store
+captured/              delivery      the local inbox
+followed.mark          control       how far control has read the ledger
+history.db             control       history and counters
+settings/              control       a settings snapshot for each role
+run/                   all           sockets of the bus, and of the hints
+=====================  ============  ==========================================================
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MAIL = "mail/0"
+LEDGER = "ledger/0"
+CONTENT = "content/0"
+CAPTURED = "captured"
+
+
+class Folders:
+    """Paths below one data directory."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.mail = data / MAIL
+        self.ledger = data / LEDGER
+        self.content = data / CONTENT
+        self.captured = data / CAPTURED
+        self.settings = data / "settings"
+        self.run = data / "run"
+        self.parked_db = data / "parked.db"
+        self.history_db = data / "history.db"
+        self.in_hand = data / "in-hand"
+        self.mail_durable = self.mail / "durable.mark"
+        self.ledger_durable = self.ledger / "durable.mark"
+        self.released = data / "released.mark"
+        self.checkpoint = data / "checkpoint.mark"
+        self.followed = data / "followed.mark"
+        self.boot = data / "boot"
+
+    def lock_of(self, role: str) -> Path:
+        """The folder whose `lock` the role holds for life."""
+        return {"intake": self.mail, "delivery": self.ledger, "control": self.settings}[role]

@@ -1,0 +1,153 @@
+"""The intake process: listeners over the mail log (station 1)."""
+
+from __future__ import annotations
+
+import socket
+from functools import partial
+from pathlib import Path
+
+from dispatch.app.folders import CONTENT, MAIL, Folders
+from dispatch.app.logs import HintingMark, LogHealth, report_recovery
+from dispatch.app.machine import Machine
+from dispatch.app.watch import SettingsWatch
+from dispatch.intake.acceptance import Acceptance, AcceptanceRules
+from dispatch.intake.incoming import Budget, Incoming
+from dispatch.intake.listener import ConnectionRules, SmtpListener
+from dispatch.intake.service import IntakeService
+from dispatch.intake.smtp_session import Desk, SessionRules
+from dispatch.mail.message import Origin
+from dispatch.observe import Reporter
+from dispatch.policy.admission import Refusal
+from dispatch.runtime.bus import hint_path
+from dispatch.runtime.hints import Hints
+from dispatch.security.networks import Networks
+from dispatch.settings import Settings
+from dispatch.smtp.server import ServerSettings
+from dispatch.spool.content import ContentFolder
+from dispatch.spool.levels import DiskLevels, DiskLimits, DiskWatch
+from dispatch.spool.log import SegmentLog
+
+
+def session_rules(settings: Settings) -> SessionRules:
+    listener = settings.listener
+    return SessionRules(
+        ServerSettings(
+            server_name=listener.server_name,
+            size_bytes_max=listener.max_message_bytes,
+            recipients_max=listener.max_recipients,
+            bare_newline=listener.bare_newline,
+        ),
+        listener.max_recipients,
+        not listener.allowed_cidrs,
+    )
+
+
+def acceptance_rules(settings: Settings) -> AcceptanceRules:
+    listener = settings.listener
+    relay = settings.default_relay()
+    return AcceptanceRules(
+        listener.server_name,
+        listener.max_message_bytes or None,
+        listener.max_received,
+        listener.max_own_received,
+        relay.name,
+        relay.max_message_bytes or None,
+    )
+
+
+def disk_limits(settings: Settings) -> DiskLimits:
+    spool = settings.spool
+    return DiskLimits(spool.disk_warn_mb << 20, spool.disk_throttle_mb << 20, spool.disk_suspend_mb << 20)
+
+
+def connection_rules(settings: Settings) -> ConnectionRules:
+    listener = settings.listener
+    return ConnectionRules(
+        listener.max_connections, listener.max_connections_per_ip, listener.connection_timeout_seconds
+    )
+
+
+class InForce:
+    """The settings as the sessions see them; `apply` puts new ones in force for the next command."""
+
+    def __init__(self, watch: SettingsWatch, machine: Machine, log: SegmentLog, report: Reporter) -> None:
+        settings = watch.settings
+        self._watch = watch
+        self._report = report
+        self.acceptance = Acceptance(machine.clock, machine.chance, log, acceptance_rules(settings))
+        self.levels = DiskLevels(disk_limits(settings))
+        content = ContentFolder(
+            machine.disk, CONTENT, worker=machine.threads.worker("content"), incarnation=log.incarnation
+        )
+        budget = Budget(settings.spool.content_memory_mb << 20)
+        self.desk = Desk(
+            clock=machine.clock,
+            acceptance=self.acceptance,
+            incoming=partial(Incoming, self.acceptance, content, budget),
+            rules=session_rules(settings),
+            source_allowed=Networks.parse(settings.listener.allowed_cidrs).contains,
+            disk_level=lambda: self.levels.level,
+            refused=self._refused,
+        )
+        self.listener = SmtpListener(self.desk, connection_rules(settings))
+
+    def apply(self) -> None:
+        taken = self._watch.take()
+        if taken is None:
+            return
+        _, new = taken
+        self.desk.rules = session_rules(new)
+        self.desk.source_allowed = Networks.parse(new.listener.allowed_cidrs).contains
+        self.acceptance.rules = acceptance_rules(new)
+        self.listener.rules = connection_rules(new)
+        self.levels.limits = disk_limits(new)
+        self._report("settings_applied", number=self._watch.number)
+
+    def _refused(self, refusal: Refusal, origin: Origin) -> None:
+        if self._watch.settings.logging.log_denied:
+            self._report(
+                "denied",
+                kind=refusal.kind,
+                client=origin.client_address,
+                name=origin.client_name or None,
+                reply=str(refusal.reply),
+                why=refusal.reason,
+            )
+
+
+async def start_intake(
+    machine: Machine, data: Path, sockets: tuple[socket.socket, ...], report: Reporter
+) -> IntakeService:
+    """Open the log, then listen. The caller holds the lock of the folder."""
+    folders = Folders(data)
+    watch = SettingsWatch(folders.settings, "intake")
+    log = SegmentLog(
+        machine.disk,
+        MAIL,
+        clock=machine.clock,
+        chance=machine.chance,
+        threads=machine.threads,
+        mark=HintingMark(machine.mark(folders.mail_durable, True), Hints(hint_path(folders.run, "delivery"))),
+        soon=machine.soon,
+        segment_bytes=watch.settings.spool.segment_mb << 20,
+    )
+    report_recovery(report, "mail log", log.recovery)
+    in_force = InForce(watch, machine, log, report)
+    disk = DiskWatch(
+        machine.disk,
+        in_force.levels,
+        clock=machine.clock,
+        worker=machine.threads.worker("disk"),
+        changed=lambda level: report("disk_level", level=level.name.lower()),
+    )
+    service = IntakeService(
+        machine.clock,
+        in_force.listener,
+        log,
+        released=machine.mark(folders.released, False),
+        watches=(disk, LogHealth(machine.clock, log, "mail log", report)),
+        changed=watch.changed,
+        apply=in_force.apply,
+    )
+    await in_force.listener.listen(sockets)
+    return service

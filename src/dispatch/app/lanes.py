@@ -1,0 +1,124 @@
+"""Relays as configured become lanes: adapter, breaker, window and rules, in step with the settings."""
+
+from __future__ import annotations
+
+from dispatch.app.folders import CAPTURED, CONTENT
+from dispatch.app.machine import Machine
+from dispatch.mail.message import Message
+from dispatch.observe import Reporter
+from dispatch.policy.breaker import Breaker
+from dispatch.policy.concurrency import Window
+from dispatch.policy.routing import Route, route
+from dispatch.policy.schedule import RetryPlan
+from dispatch.ports import Relay, Worker
+from dispatch.queue.lane import Lane, LaneRules
+from dispatch.queue.large_content import opener
+from dispatch.relays.capture import BATCH_MAX, CaptureRelay
+from dispatch.relays.smart_host import SmartHost, Timeouts
+from dispatch.relays.smtp import SmtpRelay
+from dispatch.settings import Relay as RelaySettings
+from dispatch.settings import Settings
+from dispatch.settings.model import Queue as QueueSettings
+
+CAPTURES_MAX = 2 * BATCH_MAX
+"""Transactions that the inbox takes at once: one batch is written while the next one gathers."""
+
+
+def retry_plan(settings: Settings, relay: RelaySettings | None = None) -> RetryPlan:
+    source = settings.spool if relay is None else relay
+    age_s = None if source.max_age_hours is None else source.max_age_hours * 3600
+    return RetryPlan(source.retry_delays_seconds, source.max_retries, age_s)
+
+
+def lane_rules(settings: Settings, relay: RelaySettings) -> LaneRules:
+    return LaneRules(
+        relay.name,
+        retry_plan(settings, relay),
+        relay.uncertain_policy,
+        captures=relay.kind == "capture",
+        verbatim=relay.verbatim or relay.kind == "capture",
+        ready_bytes_max=(settings.spool.content_memory_mb << 20)
+        // (4 * max(1, len(settings.effective_relays()))),
+    )
+
+
+def smart_host(settings: Settings, relay: RelaySettings) -> SmartHost:
+    return SmartHost(
+        name=relay.name,
+        host=relay.host,
+        port=relay.port,
+        helo_name=relay.helo_name or settings.listener.server_name,
+        max_concurrency=relay.max_concurrency,
+        messages_per_connection_max=relay.messages_per_connection,
+        idle_s=relay.idle_seconds,
+        pipelining=relay.pipelining,
+        chunking=relay.chunking,
+        timeouts=Timeouts(
+            connect_s=relay.connect_timeout_seconds,
+            end_of_data_s=relay.end_of_data_timeout_seconds,
+        ),
+    )
+
+
+class Lanes:
+    """Makes the lanes that the settings ask for, and keeps them in step with changed settings."""
+
+    def __init__(self, machine: Machine, report: Reporter) -> None:
+        self._machine = machine
+        self._report = report
+        self._worker: Worker = machine.threads.worker("content")
+        self._made: dict[str, tuple[RelaySettings, QueueSettings, str]] = {}
+        """What each lane was made of: it is made anew when any of this changes."""
+        self.settings = Settings()
+        self._route = Route((), "")
+
+    def make(self, settings: Settings, lanes: dict[str, Lane]) -> list[Lane]:
+        """Add and replace lanes in `lanes`; returns those that are no longer used."""
+        self.settings = settings
+        wanted = {
+            relay.name: (relay, settings.queue, settings.listener.server_name)
+            for relay in settings.effective_relays()
+            if relay.enabled
+        }
+        unused = [lanes.pop(name) for name in list(lanes) if wanted.get(name) != self._made[name]]
+        for name, (relay, *_) in wanted.items():
+            if name not in lanes:
+                lanes[name] = self._lane(settings, relay)
+        self._made = wanted
+        default = settings.default_relay()
+        self._route = route(default.name, wanted.keys())
+        if not settings.relays:
+            self._report("no_relay", inbox="dispatch inbox list")
+        elif self._route.held:
+            self._report("relay_disabled", relay=default.name, why=self._route.hold_reason)
+        return unused
+
+    def routes_of(self, message: Message) -> tuple[tuple[Route, tuple[int, ...]], ...]:
+        return ((self._route, tuple(range(len(message.envelope.recipients)))),)
+
+    def _lane(self, settings: Settings, relay: RelaySettings) -> Lane:
+        machine = self._machine
+        open_content = opener(machine.disk, CONTENT, verbatim=relay.verbatim or relay.kind == "capture")
+        adapter: Relay
+        if relay.kind == "capture":
+            window = Window(CAPTURES_MAX, start=CAPTURES_MAX)
+            adapter = CaptureRelay(
+                machine.disk,
+                CAPTURED,
+                machine.threads.worker(relay.name),
+                clock=machine.clock,
+                open_content=open_content,
+                max_concurrency=CAPTURES_MAX,
+            )
+        else:
+            # Every connection may have one transaction under way and the next one behind it.
+            window = Window(2 * relay.max_concurrency)
+            adapter = SmtpRelay(
+                smart_host(settings, relay),
+                clock=machine.clock,
+                network=machine.network,
+                worker=self._worker,
+                open_content=open_content,
+            )
+        breaker = Breaker(settings.queue.breaker_failures, settings.queue.breaker_open_seconds)
+        return Lane(lane_rules(settings, relay), adapter, breaker, window)

@@ -1,0 +1,62 @@
+"""What intake and delivery do alike with their logs: hints when the mark moves, a word on recovery."""
+
+from __future__ import annotations
+
+from dispatch.observe import Reporter
+from dispatch.ports import Clock, Mark
+from dispatch.runtime.hints import Hints
+from dispatch.spool.log import SegmentLog
+from dispatch.spool.recovery import RecoveryReport
+
+LOOK_S = 1.0
+
+
+class HintingMark:
+    """A mark whose reader in another process is told that it moved."""
+
+    def __init__(self, mark: Mark, hints: Hints) -> None:
+        self._mark = mark
+        self._hints = hints
+
+    def load(self) -> int:
+        return self._mark.load()
+
+    def store(self, value: int) -> None:
+        self._mark.store(value)
+        self._hints.send()
+
+
+class LogHealth:
+    """Looks once a second whether a log can be written, and says when that changes."""
+
+    def __init__(self, clock: Clock, log: SegmentLog, name: str, report: Reporter) -> None:
+        self._clock = clock
+        self._log = log
+        self._name = name
+        self._report = report
+        self._well = True
+        self._timer = clock.call_later(LOOK_S, self._look)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        self._timer = self._clock.call_later(LOOK_S, self._look)
+        fault = self._log.unwell
+        if fault is not None and self._well:
+            self._report("log_fault", log=self._name, full=fault.full, why=fault.detail)
+        elif fault is None and not self._well:
+            self._report("log_well", log=self._name)
+        self._well = fault is None
+
+
+def report_recovery(report: Reporter, log: str, recovery: RecoveryReport) -> None:
+    report(
+        "log_recovered",
+        log=log,
+        end=recovery.end,
+        unanswered_bytes=recovery.unanswered_to - recovery.unanswered_from,
+        torn_bytes=recovery.torn_bytes,
+        damaged=len(recovery.damage),
+        took_s=recovery.elapsed_s,
+    )

@@ -1,0 +1,81 @@
+"""`dispatch serve`: run the relay in the foreground until it is told to stop."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dispatch.app.supervise import make_data_directory, supervise
+from dispatch.cli.options import ConfigOption, DataOption, SetOption, load_settings, new_command
+from dispatch.operations.logs import reporter
+from dispatch.runtime.sockets import Listening
+from dispatch.settings import Settings
+
+app = new_command()
+
+
+@app.command()
+def serve(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    set_: SetOption = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No welcome, only the log.")] = False,
+) -> None:
+    """Accept mail, keep it safe, deliver it. SIGTERM drains and stops, SIGHUP reads the settings again."""
+    loaded = load_settings(config, data, set_)
+    settings = loaded.settings
+    report = reporter("supervisor", settings.logging.level, settings.logging.format)
+    for warning in loaded.warnings:
+        report("setting_ignored", what=str(warning))
+    obstacle = make_data_directory(Path(settings.spool.directory))
+    if obstacle is not None:
+        typer.echo(f"dispatch: {obstacle}", err=True)
+        raise typer.Exit(os.EX_CANTCREAT)
+    sources: list[str] = []
+    if config is not None:
+        sources += ["--config", str(config.absolute())]
+    if data is not None:
+        sources += ["--data", str(data.absolute())]
+    for override in set_ or ():
+        sources += ["--set", override]
+
+    def welcome(settings: Settings, listening: Listening) -> None:
+        if not quiet:
+            typer.echo(_welcome(settings, listening))
+
+    raise typer.Exit(supervise(loaded, sources, report, welcome))
+
+
+def _welcome(settings: Settings, listening: Listening) -> str:
+    """What listens where, where the data lies, what to type next."""
+    data = settings.spool.directory
+    ports = sorted({each.socket.getsockname()[1] for each in listening.listeners if each.purpose == "smtp"})
+    lines = [""]
+    if ports:
+        sources = ", ".join(settings.listener.allowed_cidrs) or "nobody yet (listener.allowed_cidrs)"
+        lines.append(f"  SMTP      port {', '.join(map(str, ports))}, from {sources}")
+    else:
+        lines.append("  SMTP      no port could be bound: nothing is accepted (see the log above)")
+    lines.append(f"  Data      {data}")
+    relays = settings.effective_relays()
+    default = settings.default_relay()
+    if default.kind == "capture":
+        lines += [
+            f"  Relay     {default.name}: NOTHING LEAVES THIS MACHINE. Mail is kept in the local inbox.",
+            "",
+            "  Send one  printf 'Subject: Hello\\n\\nIt works.\\n' | curl -sS --crlf smtp://127.0.0.1:"
+            f"{ports[0] if ports else 2525} --mail-from me@example.org --mail-rcpt you@example.org -T -",
+            f"  Look      dispatch inbox list --data {data}",
+        ]
+    else:
+        others = "" if len(relays) == 1 else f" (and {len(relays) - 1} more)"
+        lines += [
+            f"  Relay     {default.name}: {default.host}:{default.port}{others}",
+            "",
+            f"  Look      dispatch queue list --data {data}",
+            f"            dispatch history --data {data}",
+        ]
+    return "\n".join([*lines, ""])

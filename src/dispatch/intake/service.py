@@ -1,0 +1,65 @@
+"""The intake process: what stands around the sessions, from start to drain.
+
+Once a second it looks at two things that other processes may have changed: the settings snapshot, and how
+far the mail log may be recycled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from dispatch.intake.listener import SmtpListener
+from dispatch.ports import Clock, Log, Lsn, Mark, Timer
+
+TICK_S = 1.0
+
+
+class Stoppable(Protocol):
+    def stop(self) -> None: ...
+
+
+class IntakeService:
+    """Runs the listeners over one mail log."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        listener: SmtpListener,
+        log: Log,
+        *,
+        released: Mark,
+        watches: tuple[Stoppable, ...],
+        changed: Callable[[], bool],
+        apply: Callable[[], None],
+    ) -> None:
+        """`changed` says whether there are other settings than those in force; `apply` puts them in force."""
+        self.listener = listener
+        self._clock = clock
+        self._log = log
+        self._released = released
+        self._watches = watches
+        self._changed = changed
+        self._apply = apply
+        self._timer: Timer = clock.call_later(TICK_S, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = self._clock.call_later(TICK_S, self._tick)
+        self._log.release(Lsn(self._released.load()))
+        if self._changed():
+            self._apply()
+
+    async def drain(self, grace_s: float) -> None:
+        """No new connections; what is under way finishes and is answered."""
+        await self.listener.drain(grace_s)
+
+    async def reload(self) -> None:
+        if self._changed():
+            self._apply()
+
+    async def close(self) -> None:
+        self._timer.cancel()
+        for watch in self._watches:
+            watch.stop()
+        self.listener.close()
+        self._log.close()

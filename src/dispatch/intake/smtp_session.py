@@ -1,0 +1,298 @@
+"""One client's conversation: the sans-IO core asks, admission policy answers, acceptance makes durable.
+
+Nothing here touches a socket: bytes come in through `received`, go out through `Wire`. One turn takes
+all that arrived, answers what can be answered, and writes once (RFC 2920 section 3.2). While a message
+is being made durable the core stands still: later commands stay in its buffer, and their replies can
+never overtake the 250.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import msgspec
+
+from dispatch.intake.acceptance import Acceptance, Submission
+from dispatch.intake.incoming import Incoming
+from dispatch.mail.envelope import Envelope, Recipient
+from dispatch.mail.ids import MessageId
+from dispatch.mail.message import Origin
+from dispatch.mail.reply import Reply, reply
+from dispatch.mime.trace import WithType
+from dispatch.policy.admission import Refusal, refuse_mail, refuse_rcpt
+from dispatch.ports import Clock, DiskLevel
+from dispatch.smtp.events import (
+    ContentChunk,
+    ContentEnded,
+    ContentRefused,
+    ContentStarted,
+    Event,
+    Hello,
+    MailOffered,
+    Quit,
+    RecipientOffered,
+    TlsOffered,
+    TransactionReset,
+)
+from dispatch.smtp.server import ServerCore, ServerSettings
+
+THROTTLE_S = 2.0
+"""How long each MAIL waits while the disk is nearly full."""
+
+_OK = reply(250, "2.0.0", "OK")
+_SENDER_OK = reply(250, "2.1.0", "Sender OK")
+_RECIPIENT_OK = reply(250, "2.1.5", "Recipient OK")
+_GO_AHEAD = reply(354, None, "End data with <CR><LF>.<CR><LF>")
+_SHUTTING_DOWN = reply(421, "4.3.2", "Shutting down, try again later")
+_TIMED_OUT = reply(421, "4.4.2", "Timed out waiting for you")
+
+
+class Wire(Protocol):
+    """The session's side of a connection."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def close(self) -> None:
+        """Close once everything is written."""
+        ...
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        ...
+
+    def resume(self) -> None: ...
+
+
+class SessionRules(msgspec.Struct, frozen=True):
+    """What holds for every session from its next command on."""
+
+    core: ServerSettings
+    recipients_max: int
+    allow_list_empty: bool
+
+
+class Desk(msgspec.Struct):
+    """What all sessions share."""
+
+    clock: Clock
+    acceptance: Acceptance
+    incoming: Callable[[], Incoming]
+    rules: SessionRules
+    source_allowed: Callable[[str], bool]
+    """Whether an address may submit mail (`listener.allowed_cidrs`)."""
+    disk_level: Callable[[], DiskLevel]
+    refused: Callable[[Refusal, Origin], None]
+    """Counts and logs a refusal."""
+
+
+class SmtpSession:
+    """A conversation from greeting to close."""
+
+    def __init__(self, desk: Desk, wire: Wire, client_address: str) -> None:
+        self._desk = desk
+        self._wire = wire
+        self._rules = desk.rules
+        self._core = ServerCore(desk.rules.core)
+        self._origin = Origin("smtp", client_address)
+        self._extended = False
+        self._mail: MailOffered | None = None
+        self._recipients: list[Recipient] = []
+        self._incoming: Incoming | None = None
+        self._waiting = False
+        """A message of this client is being made durable, or an answer is delayed."""
+        self._held_back = False
+        """It speaks on while it waits: it is not read meanwhile, so that its words need no memory."""
+        self._draining = False
+        self.closed = False
+
+    def greet(self, refusal: Refusal | None = None) -> None:
+        """Say the banner, or turn the connection away."""
+        if refusal is None:
+            self._core.greet()
+        else:
+            self._desk.refused(refusal, self._origin)
+            self._core.refuse(refusal.reply)
+        self._flush()
+
+    def received(self, data: bytes) -> None:
+        self._core.receive(data)
+        if not self._waiting:
+            self._turn()
+        elif not self._held_back:
+            self._held_back = True
+            self._wire.pause()
+
+    def eof(self) -> None:
+        """The client will send no more, or is gone."""
+        self._core.eof()
+        self._turn()
+
+    def lost(self) -> None:
+        """The connection is gone. What was offered whole is in the log's hands; the rest is forgotten."""
+        self.closed = True
+        if not self._waiting:
+            self._forget()
+
+    def drain(self) -> None:
+        """Close as soon as no transaction is under way."""
+        self._draining = True
+        if self._mail is None and not self._waiting:
+            self._end(_SHUTTING_DOWN)
+
+    def expire(self) -> bool:
+        """The client kept silent for too long; False while it is us who keep it waiting."""
+        if self._waiting:
+            return False
+        self._end(_TIMED_OUT)
+        return True
+
+    def cut(self) -> None:
+        """No time is left."""
+        self._end(_SHUTTING_DOWN)
+
+    def _end(self, last: Reply) -> None:
+        self._core.close(last)
+        self._forget()
+        self._flush()
+
+    def _turn(self) -> None:
+        core = self._core
+        while (event := core.next_event()) is not None:
+            self._handle(event)
+        if self._draining and self._mail is None and not self._waiting and not core.wants_close:
+            core.close(_SHUTTING_DOWN)
+        self._flush()
+
+    def _flush(self) -> None:
+        if self.closed:
+            return
+        output = self._core.take_output()
+        if output:
+            self._wire.write(output)
+        if self._core.wants_close:
+            self.closed = True
+            self._wire.close()
+
+    def _handle(self, event: Event) -> None:
+        match event:
+            case ContentChunk(data):
+                if self._incoming is not None:
+                    self._incoming.add(data)
+            case MailOffered():
+                self._offered(event)
+            case RecipientOffered():
+                self._recipient(event)
+            case ContentStarted():
+                self._content_started()
+            case ContentEnded(size_bytes):
+                self._content_ended(size_bytes)
+            case Hello(name, extended):
+                self._extended = extended
+                self._origin = msgspec.structs.replace(self._origin, client_name=name)
+                self._core.answer(_OK)
+            case ContentRefused(said, reason):
+                self._desk.refused(
+                    Refusal(said, reason, "size" if reason == "size" else "newline"), self._origin
+                )
+                self._forget()
+            case TransactionReset() | Quit():
+                self._forget()
+            case TlsOffered():
+                raise AssertionError("STARTTLS is not announced")
+
+    def _offered(self, offered: MailOffered) -> None:
+        desk = self._desk
+        self._rules = desk.rules
+        level = desk.disk_level()
+        refusal = refuse_mail(
+            disk_suspended=level is DiskLevel.SUSPENDED,
+            source_allowed=desk.source_allowed(self._origin.client_address),
+            allow_list_empty=self._rules.allow_list_empty,
+            client_address=self._origin.client_address,
+            declared_size_bytes=offered.size_bytes,
+            size_bytes_max=desk.acceptance.rules.size_bytes_max,
+        )
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        self._mail = offered
+        if level is DiskLevel.THROTTLED:
+            self._waiting = True
+            desk.clock.call_later(THROTTLE_S, self._throttled)
+        else:
+            self._core.answer(_SENDER_OK)
+
+    def _throttled(self) -> None:
+        self._go_on(_SENDER_OK)
+
+    def _recipient(self, offered: RecipientOffered) -> None:
+        assert self._mail is not None, "RCPT outside a transaction"
+        rules = self._desk.acceptance.rules
+        refusal = refuse_rcpt(
+            recipients=len(self._recipients) + 1,
+            recipients_max=self._rules.recipients_max,
+            declared_size_bytes=self._mail.size_bytes,
+            relay=rules.relay,
+            relay_size_bytes_max=rules.relay_size_bytes_max,
+        )
+        if refusal is not None:
+            self._refuse(refusal)
+            return
+        self._recipients.append(Recipient(offered.address, offered.notify, offered.original))
+        self._core.answer(_RECIPIENT_OK)
+
+    def _content_started(self) -> None:
+        self._incoming = self._desk.incoming()
+        self._incoming.begin(self._submission(0), self._wire)
+        self._core.answer(_GO_AHEAD)
+
+    def _content_ended(self, size_bytes: int) -> None:
+        incoming, self._incoming = self._incoming, None
+        assert incoming is not None, "content outside a transaction"
+        self._waiting = True
+        incoming.end(self._submission(size_bytes), partial(self._answered, self._origin))
+
+    def _submission(self, size_bytes: int) -> Submission:
+        mail = self._mail
+        assert mail is not None, "content outside a transaction"
+        envelope = Envelope(
+            mail.reverse_path, tuple(self._recipients), mail.body, mail.smtputf8, mail.ret, mail.envid
+        )
+        with_type: WithType = "SMTP"
+        if self._extended:
+            with_type = "UTF8SMTP" if mail.smtputf8 else "ESMTP"
+        return Submission(envelope, self._origin, with_type, size_bytes)
+
+    def _answered(
+        self, origin: Origin, answer: Reply, message_id: MessageId | None, refusal: Refusal | None
+    ) -> None:
+        """The log has spoken; the client may be gone by now (RFC 1047)."""
+        if refusal is not None:
+            self._desk.refused(refusal, origin)
+        self._forget()
+        self._go_on(answer)
+
+    def _go_on(self, answer: Reply) -> None:
+        """The wait is over."""
+        self._waiting = False
+        if self.closed:
+            return
+        self._core.answer(answer)
+        if self._held_back:
+            self._held_back = False
+            self._wire.resume()
+        self._turn()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        self._desk.refused(refusal, self._origin)
+        self._core.answer(refusal.reply)
+
+    def _forget(self) -> None:
+        """Nothing of the transaction under way is kept."""
+        self._mail = None
+        self._recipients = []
+        if self._incoming is not None:
+            self._incoming.drop()
+            self._incoming = None

@@ -1,0 +1,117 @@
+"""Every log event, declared once: its name, how much it matters, and what it tells the operator.
+
+People search for event names, alert on them and put them into scripts, so they are part of the product:
+the build fails where code reports an event that is not here, or where one that is here is never
+reported, and the manual's page is made from this table.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple, Protocol
+
+Level = Literal["debug", "info", "warning", "error"]
+LEVELS: tuple[Level, ...] = ("debug", "info", "warning", "error")
+
+
+class Reporter(Protocol):
+    """How every part says what happened."""
+
+    def __call__(self, event: str, /, **fields: object) -> None:
+        """Write one line. Must not raise, and must not wait for anything but the log's own file."""
+        ...
+
+
+class Event(NamedTuple):
+    level: Level
+    meaning: str
+
+
+EVENTS: dict[str, Event] = {
+    # processes
+    "child_started": Event("debug", "A process was started."),
+    "child_ready": Event("info", "A process does its work."),
+    "child_draining": Event("debug", "A process takes nothing new and finishes what is under way."),
+    "child_ended": Event("info", "A process ended because it was told to."),
+    "child_reloaded": Event("info", "A process has looked at its settings again."),
+    "child_died": Event("warning", "A process ended by itself or was killed."),
+    "child_restarts": Event("warning", "A process that died is started again after a wait."),
+    "child_silent": Event("error", "A process gives no sign of life and is about to be killed."),
+    "child_killed": Event("error", "A process did not end in time and was killed."),
+    "child_fatal": Event("error", "A process ends because of a fault; the fault is told."),
+    "gave_up": Event("error", "A process cannot be started; the relay stops with its exit code."),
+    "lock_held": Event("error", "Another process works on the same data."),
+    "older_set_waiting": Event(
+        "info", "Processes of an earlier start still finish; this one waits for them."
+    ),
+    "older_set_gone": Event("info", "The processes of the earlier start have ended."),
+    "ready": Event("info", "Every process is ready: the relay serves."),
+    "draining": Event("info", "The relay was told to stop and finishes what is under way."),
+    "drain_overdue": Event("warning", "A process could not finish in time what was under way."),
+    "hurried": Event("info", "The relay was told a second time to stop: it stops at once."),
+    "stopped": Event("info", "The relay has stopped."),
+    "reload_forwarded": Event("info", "SIGHUP was passed on."),
+    "reload_failed": Event("warning", "The new settings have mistakes; the old ones stay in force."),
+    "supervisor_gone": Event("warning", "The supervisor has died; its children end."),
+    "user_changed": Event("info", "A process runs as an unprivileged user."),
+    "user_kept": Event("warning", "A process keeps running as root; why is told."),
+    "connection_fault": Event("warning", "A connection was closed because of a fault in handling it."),
+    "bus_refused": Event("warning", "A request on a local socket was refused."),
+    "bus_fault": Event("error", "A request on a local socket met a fault."),
+    # ports
+    "port_refused": Event("warning", "A port could not be bound and is skipped."),
+    "port_fallback": Event("warning", "Port 2525 is opened in place of one that could not be had."),
+    "nothing_bound": Event("error", "No SMTP port could be bound."),
+    "address_family_absent": Event("warning", "The machine has no IPv6 (or no IPv4); the other one is used."),
+    # settings
+    "settings_published": Event("info", "Settings were read; their number is told."),
+    "settings_applied": Event("info", "A process works by new settings."),
+    "settings_need_restart": Event("warning", "These settings were changed and need a restart."),
+    "setting_ignored": Event("warning", "Something that looks like a setting is none; it is ignored."),
+    # intake
+    "denied": Event("info", "A client was turned away: a connection, a sender, a recipient or a message."),
+    "disk_level": Event("warning", "The disk has passed a limit of free space, or is well again."),
+    # the logs
+    "history_fault": Event("error", "History cannot be written; it is tried again, and nothing else stops."),
+    "log_recovered": Event("info", "A log was read after a start: what it held, what of it was cut."),
+    "log_fault": Event("error", "A log cannot be written; what waits for it is refused or tried again."),
+    "log_well": Event("info", "A log that could not be written works again."),
+    "mail_corrupt": Event("error", "Part of the mail log is damaged and was set aside."),
+    "mail_unreadable": Event("error", "A record of the mail log is no message this version can read."),
+    "ledger_corrupt": Event("error", "Part of the ledger is damaged and was passed over."),
+    # queue
+    "queue_recovered": Event("info", "The queue was put together after a start."),
+    "queue_fault": Event("error", "The parked store failed; it is tried again."),
+    "relay_missing": Event("warning", "Mail waits for a relay that is configured no more."),
+    "no_relay": Event("warning", "No relay is configured: mail is captured, nothing leaves this machine."),
+    "relay_disabled": Event("warning", "The default relay is disabled: its mail is held."),
+    "breaker_opened": Event("warning", "A relay failed too often; its mail waits."),
+    "breaker_closed": Event("info", "A relay works again."),
+    "message_quarantined": Event(
+        "error", "A message was in hand each time the process died; it is set aside."
+    ),
+    "clock_jumped": Event("warning", "The wall clock jumped; due times were set right."),
+    # outcomes
+    "delivered": Event("info", "A recipient's final outcome: accepted by the relay, or captured."),
+    "retrying": Event("info", "A recipient's attempt failed and will be repeated."),
+    "failed": Event("warning", "A recipient's final outcome: bounced, expired or given up."),
+    "ended": Event("info", "A recipient's final outcome: cancelled, discarded or suppressed."),
+    "uncertain": Event("warning", "No reply came after the end of data: it may have been delivered."),
+}
+
+
+def render_events() -> str:
+    """The manual's page."""
+    rows = [f"| `{name}` | {event.level} | {event.meaning} |" for name, event in EVENTS.items()]
+    return "\n".join(
+        [
+            "# Log events",
+            "",
+            "Every line of the log is one event; its name is stable, so it can be searched and alerted on.",
+            "`logging.level` says which are written, `logging.format` how. Made from the program.",
+            "",
+            "| event | level | what happened |",
+            "|---|---|---|",
+            *rows,
+            "",
+        ]
+    )

@@ -1,0 +1,144 @@
+"""Log lines: every final outcome in one line that can be searched, and every wait on request.
+
+One line a recipient: id, from, to (masked by default), relay, status, seconds since acceptance, and
+the peer's words. Said at least once: after a crash the last batch may be said again, while this
+process never says a record twice, however often the history database makes the batch come back.
+
+Runs behind `history`, whose rows tell who a message is from and for when it was accepted long ago. No
+subject and no content is ever logged; where recipients are masked, addresses in the peer's words
+are masked too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from dispatch.mail.address import mask_address
+from dispatch.mail.delivery import DeliveryState
+from dispatch.mail.ids import MessageId, accepted_ms, spool_form
+from dispatch.observe import Reporter
+from dispatch.outcomes.tail import Happened
+from dispatch.spool.records import Accepted, Attempted, Moved
+from dispatch.store.history import HistoryStore
+
+EVENTS: dict[DeliveryState, str] = {
+    DeliveryState.DELIVERED: "delivered",
+    DeliveryState.CAPTURED: "delivered",
+    DeliveryState.BOUNCED: "failed",
+    DeliveryState.EXPIRED: "failed",
+    DeliveryState.GAVE_UP: "failed",
+    DeliveryState.CANCELLED: "ended",
+    DeliveryState.DISCARDED: "ended",
+    DeliveryState.SUPPRESSED: "ended",
+    DeliveryState.UNCERTAIN: "uncertain",
+}
+"""The log event (`observe.EVENTS`) of each state that is worth a line."""
+
+RETRYING = "retrying"
+
+_ADDRESS = re.compile(r"[^\s<>()\[\],;:\"']+@[\w.\-]+")
+
+
+class LogRules(Protocol):
+    """What of it is written: the settings `logging.*`."""
+
+    @property
+    def mask_recipient(self) -> bool: ...
+
+    @property
+    def log_delivered(self) -> bool: ...
+
+    @property
+    def log_retrying(self) -> bool: ...
+
+
+class _Paths(NamedTuple):
+    """Who a message is from, and for."""
+
+    sender: str
+    recipients: tuple[str, ...]
+
+
+class LogLines:
+    """The reactor that writes the lines. `rules` may be replaced at any time."""
+
+    def __init__(self, store: HistoryStore, report: Reporter, rules: LogRules) -> None:
+        self._store = store
+        self._report = report
+        self.rules = rules
+        self._said_below = -1
+        self._accepted: dict[MessageId, Accepted] = {}
+
+    def react(self, batch: Sequence[Happened]) -> None:
+        self._accepted = {}
+        for lsn, record in batch:
+            if isinstance(record, Accepted):
+                self._accepted[record.message.id] = record
+            elif lsn <= self._said_below:
+                continue
+            elif isinstance(record, Attempted):
+                self._attempted(record)
+            elif isinstance(record, Moved):
+                self._was_moved(record)
+            self._said_below = max(self._said_below, lsn)
+
+    def idle(self) -> bool:
+        return False
+
+    def _attempted(self, record: Attempted) -> None:
+        for result in record.results:
+            event = self._event(result.state)
+            if event is not None:
+                words = result.reason if result.reply is None else str(result.reply)
+                self._say(event, record.id, result.indexes, record.relay, result.state, record.at_ms, words)
+
+    def _was_moved(self, record: Moved) -> None:
+        event = EVENTS.get(record.state)
+        if event is not None:
+            words = f"{record.by}: {record.reason}" if record.reason else record.by
+            self._say(event, record.id, record.indexes, record.relay, record.state, record.at_ms, words)
+
+    def _event(self, state: DeliveryState) -> str | None:
+        """The event of an attempt's result; None where no line is wanted."""
+        if state is DeliveryState.WAITING:
+            return RETRYING if self.rules.log_retrying else None
+        event = EVENTS.get(state)
+        return None if event == "delivered" and not self.rules.log_delivered else event
+
+    def _say(
+        self,
+        event: str,
+        message_id: MessageId,
+        indexes: tuple[int, ...],
+        relay: str | None,
+        state: DeliveryState,
+        at_ms: int,
+        words: str,
+    ) -> None:
+        paths = self._paths(message_id)
+        masked = self.rules.mask_recipient
+        if masked and "@" in words:
+            words = _ADDRESS.sub(lambda found: mask_address(found.group()), words)
+        for index in indexes:
+            address = paths.recipients[index] if paths is not None else ""
+            fields: dict[str, object] = {
+                "id": spool_form(message_id),
+                "from": f"<{paths.sender}>" if paths is not None else None,
+                "to": f"<{mask_address(address) if masked else address}>" if address else None,
+                "relay": relay,
+                "status": state.value,
+                "delay_s": max(0, at_ms - accepted_ms(message_id)) / 1000,
+                "reply": words or None,
+            }
+            self._report(event, **fields)
+
+    def _paths(self, message_id: MessageId) -> _Paths | None:
+        accepted = self._accepted.get(message_id)
+        if accepted is not None:
+            envelope = accepted.message.envelope
+            addresses = tuple(recipient.address for recipient in envelope.recipients)
+            return _Paths(envelope.reverse_path, addresses)
+        kept = self._store.envelope_of(message_id)
+        return None if kept is None else _Paths(*kept)

@@ -1,0 +1,95 @@
+"""One relay and everything that decides when its mail goes.
+
+A lane never waits for another: its own breaker, its own window, its own line of works that stand
+ready. What has no room in that line is parked and claimed back when there is room.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from dispatch.mail.delivery import Move
+from dispatch.mail.outcome import Outcome, Scope
+from dispatch.mail.report import FaultKind, Report
+from dispatch.policy.breaker import Breaker, BreakerState
+from dispatch.policy.concurrency import Window
+from dispatch.policy.schedule import RetryPlan
+from dispatch.policy.shares import FairQueue
+from dispatch.policy.uncertain import UncertainPolicy
+from dispatch.policy.verdict import is_authentication_failure, is_throttle
+from dispatch.ports import Relay
+from dispatch.queue.work import Work
+
+READY_BYTES_MIN = 4 << 20
+"""The largest content that is no file (`INLINE_BYTES_MAX`) must fit even a line that is half full."""
+
+
+class LaneRules(msgspec.Struct, frozen=True):
+    """What the operator configured for a relay, as far as the queue is concerned."""
+
+    name: str
+    plan: RetryPlan
+    uncertain: UncertainPolicy = "retry"
+    captures: bool = False
+    """It keeps mail in the local inbox instead of sending it."""
+    verbatim: bool = False
+    """Hand over the content exactly as it was stored, `Bcc` and `X-Dispatch-*` fields included."""
+    ready_max: int = 2000
+    ready_bytes_max: int = 16 << 20
+
+
+class Lane:
+    """The line in front of one relay."""
+
+    def __init__(self, rules: LaneRules, relay: Relay, breaker: Breaker, window: Window) -> None:
+        self.rules = rules
+        self.ready_bytes_max = max(rules.ready_bytes_max, READY_BYTES_MIN)
+        self.relay = relay
+        self.breaker = breaker
+        self.window = window
+        self.ready: FairQueue[Work] = FairQueue(rules.ready_max, self.ready_bytes_max)
+        self.in_flight = 0
+        self.paused = False
+        self.claiming = False
+        self.backlog = True
+        """Parked deliveries may be due: true until a claim came back short."""
+        self.next_due_ms: int | None = None
+        """When the parked store has something again; meaningful while there is no backlog."""
+
+    def slots(self, now_s: float) -> int:
+        """How many transactions may start now."""
+        if self.paused or not self.breaker.allows(now_s):
+            return 0
+        return min(self.relay.free(), self.window.limit - self.in_flight)
+
+    def blocked(self, now_s: float) -> bool:
+        """Nothing of it will start for a while: what stands ready should be parked."""
+        return self.paused or (self.in_flight == 0 and not self.breaker.allows(now_s))
+
+    def offer(self, work: Work) -> bool:
+        """Stand in line; False where the line is full and the work must be parked."""
+        return self.ready.push(
+            work.message.priority, work.message.origin.fair_share_key, work, work.size_bytes
+        )
+
+    def wants_more(self, now_s: float, now_ms: int) -> bool:
+        """There is room in the line, and the parked store may have something due for it."""
+        if self.claiming or self.blocked(now_s):
+            return False
+        if not self.backlog and (self.next_due_ms is None or self.next_due_ms > now_ms):
+            return False
+        return len(self.ready) * 2 <= self.rules.ready_max and self.ready.bytes * 2 <= self.ready_bytes_max
+
+    def learn(self, outcomes: tuple[Outcome, ...], report: Report, now_s: float, chance: float) -> None:
+        """What an attempt that has just ended says about the relay: for its breaker and its window."""
+        timed_out = report.fault is not None and report.fault.kind is FaultKind.TIMEOUT
+        if timed_out or any(map(is_throttle, outcomes)):
+            self.window.throttled(now_s)
+        if any(outcome.scope is Scope.RELAY for outcome in outcomes if outcome.move is Move.DEFER):
+            hopeless = any(map(is_authentication_failure, outcomes))
+            self.breaker.failed(now_s, chance, at_once=hopeless)
+            return
+        if self.breaker.state is BreakerState.HALF_OPEN:
+            self.window.recovered()
+        self.breaker.succeeded(now_s)
+        self.window.succeeded(now_s, self.in_flight + 1)

@@ -1,0 +1,398 @@
+"""The loop in the middle: takes messages up from the mail log, starts works, hears what came of them.
+
+No task and no future for a message: the scheduler is turned by three callbacks. *Wake* reads the log
+forward, a bounded piece a turn, and never waits for a relay: what cannot start at once is parked.
+*Finished* follows each attempt. *Tick*, once a second, does what waits for time (`housekeeping`).
+Who owns a delivery meanwhile, and how it passes on, is `custody`'s business.
+
+What it holds in memory is bounded: works that stand ready (counted by each lane), works under way
+(by the relays' concurrency), content on its way into the parked store (`PARKING_BYTES_MAX`), outcomes
+whose ledger record is not durable yet (`UNDURABLE_MAX`). Beyond these it stops taking up, and the log is
+the buffer; while the ledger is that far behind it starts nothing either.
+
+Trap: a lane that the settings have replaced is still told what came of its last works. It must not start or
+claim anything any more: what it took into its line nobody would ever look at again (`_in_use`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
+
+from dispatch.mail.delivery import DeliveryState
+from dispatch.mail.message import ContentFile, Message
+from dispatch.mail.outcome import Outcome, Scope
+from dispatch.mail.report import Fault, FaultKind, Report, Stage
+from dispatch.mime.handover import for_relay
+from dispatch.observe import Reporter
+from dispatch.policy.breaker import BreakerState
+from dispatch.policy.routing import Route
+from dispatch.policy.schedule import RetryPlan
+from dispatch.policy.verdict import judge
+from dispatch.ports import Chance, Clock, Entry, LogReader, Lsn, Transaction
+from dispatch.queue.book import Book
+from dispatch.queue.custody import Custody
+from dispatch.queue.in_hand import InHand
+from dispatch.queue.lane import Lane
+from dispatch.queue.parking import Claimed, Parking
+from dispatch.queue.settle import decide
+from dispatch.queue.trial import Trial
+from dispatch.queue.work import Work, fresh_deliveries
+from dispatch.spool.faults import CorruptError
+from dispatch.spool.records import Accepted, Sending, UnreadableRecord, decode_mail
+from dispatch.store.parked import ParkedDelivery
+
+READ_BYTES = 256 << 10
+"""Taken up in one turn of the loop, so that relays are not kept waiting."""
+PARKING_BYTES_MAX = 16 << 20
+UNDURABLE_MAX = 50_000
+UNREADABLE_MAX = 1000
+"""So many records that this version cannot read, and it takes nothing more up: a person must look."""
+CLAIM_MAX = 500
+"""Messages claimed at a time."""
+
+
+class Seams(NamedTuple):
+    """What the scheduler is made of; put together by `app`."""
+
+    clock: Clock
+    chance: Chance
+    mail: LogReader
+    unanswered: Callable[[Lsn], bool]
+    """Whether the client of the record at this place may never have seen our 250."""
+    book: Book
+    parking: Parking
+    in_hand: InHand
+    route: Callable[[Message], tuple[tuple[Route, tuple[int, ...]], ...]]
+    """The routes of a message and the recipients that take each."""
+    plan: RetryPlan
+    """For deliveries whose relay is configured no more."""
+    measure: Callable[[ContentFile, Callable[[ContentFile], None]], None]
+    """Off the loop: the reference to a content file as it is handed over, without `Bcc` and our fields."""
+    remove_files: Callable[[list[ContentFile]], None]
+    alarm: Reporter
+
+
+class Scheduler:
+    """Turns the queue. Call `wake` whenever the log may have grown."""
+
+    def __init__(self, seams: Seams, lanes: dict[str, Lane], cursor: Lsn, power_until: Lsn) -> None:
+        self._s = seams
+        self.lanes = lanes
+        self.custody = Custody(
+            seams.clock,
+            seams.book,
+            seams.parking,
+            remove_files=seams.remove_files,
+            waiting=self._waiting,
+            parked=self._room_made,
+        )
+        self.cursor = cursor
+        """Everything below was taken up."""
+        self.unreadable: list[Lsn] = []
+        """Records below the cursor that this version cannot read: they stay in the log."""
+        self._power_until = power_until
+        self.under_way: dict[Work, None] = {}
+        self._turning = False
+        self.stopping = False
+        self._frozen = 0
+        self.trial: Trial | None = None
+        """Suspects run alone before anything else does."""
+        self.uncertain = 0
+        """Deliveries that became uncertain since the start."""
+        self.checkpoint: Callable[[], None] = lambda: None
+        """Write one now (`housekeeping`)."""
+
+    # ---------------------------------------------------------------- taking up
+
+    def wake(self) -> None:
+        """The log may have grown, or room was made."""
+        if not self._turning and not self.stopping:
+            self._turning = True
+            self._s.clock.call_later(0, self._turn)
+
+    def _turn(self) -> None:
+        self._turning = False
+        if self.stopping or not self._may_take_up():
+            return
+        try:
+            entries = self._s.mail.read(self.cursor, READ_BYTES)
+        except CorruptError as error:
+            self._s.alarm("mail_corrupt", detail=str(error), resume=error.resume)
+            self.cursor = error.resume
+            self.wake()
+            return
+        for entry in entries:
+            self.take(entry)
+            self.cursor = entry.next
+        if entries:
+            self.pump_all()
+            self.wake()
+
+    def _may_take_up(self) -> bool:
+        return (
+            self.trial is None
+            and self._s.parking.pending_bytes < PARKING_BYTES_MAX
+            and self._s.book.undurable < UNDURABLE_MAX
+            and len(self.unreadable) < UNREADABLE_MAX
+        )
+
+    def take(self, entry: Entry) -> None:
+        """The ledger answers for it from here on."""
+        try:
+            message, content = decode_mail(entry.payload)
+        except UnreadableRecord as error:
+            # Its segment is kept while the checkpoints name it: a newer version, or a person, may read it.
+            self._s.alarm("mail_unreadable", lsn=entry.lsn, detail=str(error))
+            self.unreadable.append(entry.lsn)
+            self.cursor = max(self.cursor, entry.next)
+            self.checkpoint()
+            return
+        power = entry.lsn < self._power_until
+        unanswered = self._s.unanswered(entry.lsn)
+        self._s.book.write(Accepted(self._now_ms(), message, entry.lsn, entry.next, unanswered, power))
+        owner = self.custody.own(entry.lsn, message)
+        whole = message.content_file or content
+        for route, indexes in self._s.route(message):
+            if route.held:
+                held = fresh_deliveries(message, indexes, "", DeliveryState.HELD, route.hold_reason or "")
+                self.custody.park(Work(message, held, whole, owner))
+            else:
+                self.place(Work(message, fresh_deliveries(message, indexes, route.relays[0]), whole, owner))
+
+    def place(self, work: Work) -> None:
+        """Into the line of its relay, or into the parked store when there is no room."""
+        lane = self.lanes.get(work.relay)
+        if lane is None or lane.blocked(self._s.clock.monotonic()) or not lane.offer(work):
+            self.custody.park(work)
+
+    # ---------------------------------------------------------------- starting
+
+    def pump(self, lane: Lane) -> None:
+        """Start what may start; claim more when the line runs low."""
+        if (
+            self.stopping
+            or self._frozen
+            or self.trial is not None
+            or self._s.book.undurable >= UNDURABLE_MAX
+            or not self._in_use(lane)
+        ):
+            return
+        now_s = self._s.clock.monotonic()
+        while self._s.in_hand.room and lane.slots(now_s) > 0 and (work := lane.ready.pop()) is not None:
+            work.slot = self._s.in_hand.note(work.message.id)
+            self.start(lane, work, now_s)
+        if lane.wants_more(now_s, self._now_ms()):
+            self._claim(lane)
+
+    def pump_all(self) -> None:
+        for lane in list(self.lanes.values()):
+            self.pump(lane)
+
+    def _in_use(self, lane: Lane) -> bool:
+        return self.lanes.get(lane.rules.name) is lane
+
+    def start(self, lane: Lane, work: Work, now_s: float) -> None:
+        """Hand it to the relay; `_finished` follows, whatever happens."""
+        work.started_s = now_s
+        lane.in_flight += 1
+        lane.breaker.started(now_s)
+        self.under_way[work] = None
+        content = work.content
+        if lane.rules.verbatim:
+            self._hand_over(lane, work, content)
+        elif isinstance(content, bytes):
+            try:
+                cleaned = for_relay(content, verbatim=False)
+            except Exception as error:
+                # Raised further, it would end the connection whose reply led here, and leave the work under
+                # way for ever.
+                fault = Fault(FaultKind.CONTENT_LOST, f"not to be handed over: {error!r}")
+                report = Report(Stage.CONNECT, (None,) * len(work.deliveries), fault)
+                self._s.clock.call_later(0, partial(self._finished, lane, work, report))
+                return
+            self._hand_over(lane, work, cleaned)
+        else:
+            self._s.measure(content, partial(self._hand_over, lane, work))
+
+    def _hand_over(self, lane: Lane, work: Work, content: bytes | ContentFile) -> None:
+        transaction = Transaction(work.message, work.indexes, content, self._sending, work)
+        lane.relay.start(transaction, partial(self._done, lane, work))
+
+    def _sending(self, transaction: Transaction) -> None:
+        """The end of data is about to leave: from here on, no reply means uncertain (RFC 1047)."""
+        work = transaction.tag
+        assert isinstance(work, Work)
+        work.sent = True
+        self._s.book.write(Sending(self._now_ms(), work.message.id, work.indexes, work.relay))
+        self._s.book.flush()
+
+    def _claim(self, lane: Lane) -> None:
+        lane.claiming = True
+        room = lane.rules.ready_max - len(lane.ready)
+        self._s.parking.claim(
+            lane.rules.name,
+            self._now_ms(),
+            min(room, CLAIM_MAX),
+            max(lane.ready_bytes_max - lane.ready.bytes, 1),
+            partial(self._claimed, lane),
+        )
+
+    def _claimed(self, lane: Lane, claimed: Claimed | None) -> None:
+        lane.claiming = False
+        if claimed is None:
+            # The store failed; the next tick asks again.
+            return
+        messages, lane.next_due_ms = claimed
+        lane.backlog = bool(messages)
+        shut = (
+            self.stopping
+            or self._frozen > 0
+            or not self._in_use(lane)
+            or lane.blocked(self._s.clock.monotonic())
+        )
+        for parked in messages:
+            content = parked.message.content_file or parked.content
+            assert content is not None, "a parked message without content"
+            work = Work(parked.message, parked.deliveries, content, None)
+            if shut or not lane.offer(work):
+                self.return_work(work)
+        self.pump(lane)
+
+    # ---------------------------------------------------------------- finishing
+
+    def _done(self, lane: Lane, work: Work, _: Transaction, report: Report) -> None:
+        self._finished(lane, work, report)
+
+    def _finished(self, lane: Lane, work: Work, report: Report) -> None:
+        now_s, now_ms = self._s.clock.monotonic(), self._now_ms()
+        lane.in_flight -= 1
+        del self.under_way[work]
+        if self._cut_short(lane, work, report):
+            if not self.stopping:
+                self.return_work(work)
+        else:
+            outcomes = judge(report, captured=lane.rules.captures)
+            chance = self._s.chance.uniform()
+            self._learn(lane, outcomes, report, now_s, chance)
+            decision = decide(
+                work,
+                report,
+                outcomes,
+                plan=lane.rules.plan,
+                uncertain=lane.rules.uncertain,
+                now_ms=now_ms,
+                took_ms=int((now_s - work.started_s) * 1000),
+                chance=chance,
+            )
+            self.uncertain += sum(len(moved.indexes) for moved in decision.moved)
+            self.custody.settle(work, decision)
+        # Last: whatever of this kills the process, the work was in hand.
+        self._s.in_hand.clear(work.slot)
+        if self.trial is not None:
+            self.trial.finished(work)
+        self.pump(lane)
+
+    def _cut_short(self, lane: Lane, work: Work, report: Report) -> bool:
+        """We closed the relay before anything of the work was answered or sent: it was no attempt."""
+        if not self.stopping and self._in_use(lane):
+            return False
+        return not work.sent and report.fault is not None and not any(report.replies)
+
+    def _learn(
+        self, lane: Lane, outcomes: tuple[Outcome, ...], report: Report, now_s: float, chance: float
+    ) -> None:
+        before = lane.breaker.state
+        lane.learn(outcomes, report, now_s, chance)
+        after = lane.breaker.state
+        if after is before:
+            return
+        if after is BreakerState.OPEN:
+            why = next((outcome.reason for outcome in outcomes if outcome.scope is Scope.RELAY), "")
+            wait_s = (lane.breaker.opens_until or now_s) - now_s
+            self._s.alarm("breaker_opened", relay=lane.rules.name, why=why, probe_in_s=wait_s)
+        elif after is BreakerState.CLOSED:
+            self._s.alarm("breaker_closed", relay=lane.rules.name)
+            lane.backlog = True
+
+    # ---------------------------------------------------------------- standing still, and what stands here
+
+    @property
+    def frozen(self) -> bool:
+        """Nothing starts, because what is parked is being moved."""
+        return self._frozen > 0
+
+    def freeze(self) -> None:
+        """Start and claim nothing until `thaw`: what is parked can be moved without being in hand."""
+        self._frozen += 1
+
+    def thaw(self) -> None:
+        """Go on once everything written so far is durable: by then the changes stand before any claim."""
+        self._s.book.once_durable(self._thawed)
+
+    def _thawed(self) -> None:
+        self._frozen -= 1
+        if not self._frozen:
+            self.look_again()
+
+    def look_again(self) -> None:
+        """The parked store may have become due: every lane looks."""
+        for lane in list(self.lanes.values()):
+            lane.backlog = True
+            self.pump(lane)
+        self.wake()
+
+    def unload(self, lane: Lane) -> None:
+        """Nothing of the lane starts for a while: its line goes to the parked store."""
+        while (work := lane.ready.pop()) is not None:
+            self.return_work(work)
+
+    def unload_all(self) -> None:
+        for lane in self.lanes.values():
+            self.unload(lane)
+
+    def return_work(self, work: Work) -> None:
+        """It does not start now: the parked store keeps it."""
+        if work.owner is not None:
+            self.custody.park(work)
+            return
+        self._s.parking.unclaim([(work.message.id, work.indexes)])
+        if work.relay in self.lanes:
+            self.lanes[work.relay].backlog = True
+
+    def works(self) -> Iterator[tuple[Work, DeliveryState]]:
+        """What is in memory: under way, on trial, and standing ready."""
+        for work in self.busy():
+            yield work, DeliveryState.ATTEMPTING
+        for lane in self.lanes.values():
+            for work in lane.ready:
+                yield work, DeliveryState.WAITING
+
+    def busy(self) -> Iterator[Work]:
+        """What no order can stop any more: under way, or certain to be tried next."""
+        yield from self.under_way
+        if self.trial is not None:
+            yield from self.trial.waiting()
+
+    def abandoned(self, files: list[ContentFile]) -> None:
+        """The parked store needs these no more."""
+        self.custody.abandoned(files)
+
+    def _waiting(self, deliveries: tuple[ParkedDelivery, ...]) -> None:
+        """They wait in the store now: their lanes should know when to look."""
+        for delivery in deliveries:
+            lane = self.lanes.get(delivery.relay)
+            if (
+                lane is not None
+                and delivery.state is DeliveryState.WAITING
+                and (lane.next_due_ms is None or delivery.due_ms < lane.next_due_ms)
+            ):
+                lane.next_due_ms = delivery.due_ms
+
+    def _room_made(self) -> None:
+        self.pump_all()
+        self.wake()
+
+    def _now_ms(self) -> int:
+        return int(self._s.clock.wall() * 1000)

@@ -1,0 +1,121 @@
+"""What the queue holds in memory: messages it took up, and the transactions made of them.
+
+Bounded: only what stands ready or is under way is here. Everything else is in the log or parked.
+"""
+
+from __future__ import annotations
+
+from dispatch.mail.delivery import DeliveryState
+from dispatch.mail.message import ContentFile, Message
+from dispatch.ports import Lsn
+from dispatch.spool.records import Attempted, Moved
+from dispatch.store.parked import ParkedDelivery
+
+
+class LogOwned:
+    """A message that stands in the mail log, until its last delivery is settled or parked.
+
+    It is counted twice, and the two must not be mixed up. *Decided* is what the ledger's records say,
+    durable or not: a checkpoint, which comes behind these records, must say the same. *Left* is what the
+    log may not let go of yet, because not all of these records are durable.
+    """
+
+    __slots__ = ("decided", "history", "left", "lsn", "message", "shared_file")
+
+    def __init__(
+        self, lsn: Lsn, message: Message, gone: tuple[int, ...] = (), *, shared_file: bool = False
+    ) -> None:
+        self.lsn = lsn
+        self.message = message
+        self.decided = set(gone)
+        """Recipients of whom a record says that they need the log no more: settled, or parked."""
+        self.left = len(message.envelope.recipients) - len(self.decided)
+        self.history: tuple[Attempted | Moved, ...] = ()
+        """What was decided about the others and is still on its way into the parked store."""
+        self.shared_file = shared_file
+        """The parked store may need its content file, too."""
+
+    @property
+    def undecided(self) -> bool:
+        """A restart must look at it again."""
+        return len(self.decided) < len(self.message.envelope.recipients)
+
+    def let_go(self, indexes: tuple[int, ...]) -> bool:
+        """It is durable that these need the log no more; True when no other does either."""
+        self.left -= len(indexes)
+        assert self.left >= 0, "let go of a recipient twice"
+        return self.left == 0
+
+
+class Work:
+    """One message and those of its deliveries that go to one relay: waiting for a slot, or under way."""
+
+    __slots__ = ("content", "deliveries", "message", "owner", "sent", "slot", "started_s")
+
+    def __init__(
+        self,
+        message: Message,
+        deliveries: tuple[ParkedDelivery, ...],
+        content: bytes | ContentFile,
+        owner: LogOwned | None,
+    ) -> None:
+        self.message = message
+        self.deliveries = deliveries
+        self.content = content
+        self.owner = owner
+        """None: the parked store owns it."""
+        self.started_s = 0.0
+        self.slot = -1
+        """Where it is noted as in hand."""
+        self.sent = False
+        """`sending` is in the ledger: the end of data may have left."""
+
+    @property
+    def size_bytes(self) -> int:
+        """What it costs in memory: content in a file of its own costs nothing here."""
+        return len(self.content) if isinstance(self.content, bytes) else 0
+
+    @property
+    def relay(self) -> str:
+        return self.deliveries[0].relay
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt that comes next, counted from 1."""
+        return 1 + max(delivery.attempts for delivery in self.deliveries)
+
+    @property
+    def indexes(self) -> tuple[int, ...]:
+        return tuple(delivery.index for delivery in self.deliveries)
+
+
+def fresh_deliveries(
+    message: Message,
+    indexes: tuple[int, ...],
+    relay: str,
+    state: DeliveryState = DeliveryState.WAITING,
+    reason: str = "",
+) -> tuple[ParkedDelivery, ...]:
+    """Deliveries of a message that was just taken up: never tried, due since it was accepted."""
+    at_ms = message.accepted_ms
+    return tuple(
+        ParkedDelivery(
+            index=index,
+            state=state,
+            relay=relay,
+            due_ms=at_ms,
+            attempts=0,
+            family=1,
+            since_ms=at_ms,
+            reason=reason,
+        )
+        for index in indexes
+    )
+
+
+def by_relay(deliveries: tuple[ParkedDelivery, ...]) -> list[tuple[ParkedDelivery, ...]]:
+    """Deliveries of one message, those together that share a relay: what a work may hold."""
+    shared: dict[str, list[ParkedDelivery]] = {}
+    for delivery in deliveries:
+        shared.setdefault(delivery.relay, []).append(delivery)
+    return [tuple(group) for group in shared.values()]

@@ -1,0 +1,270 @@
+"""A smart host as a relay: a pool of kept connections, and which of them takes which transaction.
+
+Duty: implement `ports.Relay` for one `SmartHost`. A transaction goes, in this order, to an idle
+connection (the one used last, as it is the least likely to have died of age), to a new connection, or
+behind the content of a busy one. It is reported once, whatever happens.
+
+Rules:
+
+- `max_concurrency` counts connections. `free` counts one more place for every connection whose host answers
+  promptly: there the next envelope leaves with the current content, which is what makes a busy connection
+  cost one round trip a message.
+- A connection is opened for a transaction that waits. If it fails and no other is open, the host is away:
+  all transactions beyond those that other attempts are under way for are reported. If others are open,
+  the host only wants no more of them: the transactions wait for those, and none is opened for `HOLD_S`.
+- A transaction under which a kept connection died, before the peer answered to any of it and before its end
+  of data, is tried once more, on a fresh connection. Never one whose end of data had left.
+- What a host cannot do (PIPELINING that it offers) is remembered for the life of the relay.
+
+Deliberately not here: retries, failover, rates, breakers (the queue), and what a reply means
+(`policy.verdict`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections import deque
+from collections.abc import Callable
+
+from dispatch.mail.report import Fault, FaultKind, Report, Stage
+from dispatch.ports import Clock, Network, Timer, Transaction, Worker
+from dispatch.relays.smart_host import SmartHost
+from dispatch.relays.smtp_connection import Job, SmtpConnection
+from dispatch.relays.smtp_content import OpenContent
+from dispatch.smtp.client_commands import helo_argument
+from dispatch.smtp.client_exchange import Closed
+
+HOLD_S = 5.0
+"""After a refused connection, while others are open: how long none is opened."""
+
+
+class SmtpRelay:
+    """`ports.Relay` for one smart host."""
+
+    def __init__(
+        self,
+        host: SmartHost,
+        *,
+        clock: Clock,
+        network: Network,
+        worker: Worker,
+        open_content: OpenContent,
+    ) -> None:
+        """`worker` reads large content, which `open_content` opens on its thread.
+
+        Raises `UnwritableCommand` for a `helo_name` that cannot be said.
+        """
+        helo_argument(host.helo_name)
+        self.host = host
+        self._clock = clock
+        self._network = network
+        self._worker = worker
+        self._open_content = open_content
+        self._waiting: deque[Job] = deque()
+        self._waiting_fresh: deque[Job] = deque()
+        """Those that lost a kept connection: only a new one will do."""
+        self._idle: list[SmtpConnection] = []
+        self._open: set[SmtpConnection] = set()
+        """Ready, busy or idle."""
+        self._opening: dict[SmtpConnection, asyncio.Task[None]] = {}
+        """From dialling until ready."""
+        self._unfinished = 0
+        self._prompt = 0
+        self._lock_step = host.pipelining == "off"
+        self._hold: Timer | None = None
+        self._closing = False
+        self._empty = asyncio.Event()
+
+    # ports.Relay
+
+    def free(self) -> int:
+        return 0 if self._closing else max(0, self.host.max_concurrency + self._prompt - self._unfinished)
+
+    def start(self, transaction: Transaction, done: Callable[[Transaction, Report], None]) -> None:
+        job = Job(transaction, done)
+        self._unfinished += 1
+        if self._closing:
+            self._clock.call_later(0, lambda: self._give_up(job, _CLOSING))
+        elif self._idle:
+            self._take_idle().start(job)
+        else:
+            self._waiting.append(job)
+            self._open_as_needed()
+
+    async def close(self, grace_s: float) -> None:
+        self._closing = True
+        if self._hold is not None:
+            self._hold.cancel()
+            self._hold = None
+        for opening in list(self._opening):
+            opening.abort("the relay is closing")
+        self._give_up_waiting(len(self._waiting) + len(self._waiting_fresh), _CLOSING)
+        while self._idle:
+            self._take_idle().quit()
+        if self._open:
+            self._empty.clear()
+            timer = self._clock.call_later(grace_s, self._empty.set)
+            await self._empty.wait()
+            timer.cancel()
+        for connection in list(self._open):
+            connection.abort("cut: the relay is closing")
+
+    # smtp_connection.ConnectionOwner
+
+    def ready(self, connection: SmtpConnection) -> None:
+        self._opening.pop(connection, None)
+        self._open.add(connection)
+        if self._waiting_fresh:
+            connection.start(self._waiting_fresh.popleft())
+        else:
+            self._serve(connection)
+
+    def behind(self) -> Job | None:
+        return self._waiting.popleft() if self._waiting and not self._closing else None
+
+    def finished(self, connection: SmtpConnection, job: Job, report: Report) -> None:
+        # Serve first: what `done` starts in turn may then find the connection idle.
+        if connection.idle and not connection.kept:
+            self._serve(connection)
+        self._report(job, report)
+
+    def untried(self, job: Job, report: Report) -> None:
+        if job.retried or self._closing:
+            self._report(job, report)
+            return
+        job.retried = True
+        self._waiting_fresh.append(job)
+        self._open_as_needed()
+
+    def withdrawn(self, job: Job) -> None:
+        self._waiting.appendleft(job)
+        while self._idle and self._waiting:
+            self._take_idle().start(self._waiting.popleft())
+        self._open_as_needed()
+
+    def prompt_changed(self, prompt: bool) -> None:
+        self._prompt += 1 if prompt else -1
+
+    def retired(self, connection: SmtpConnection) -> None:
+        if connection.kept:
+            connection.kept = False
+            self._idle.remove(connection)
+
+    def closed(self, connection: SmtpConnection, closed: Closed) -> None:
+        if closed.pipelining_broken:
+            self._lock_step = True
+        if connection in self._open:
+            self._open.discard(connection)
+            self.retired(connection)
+        else:
+            self._failed_to_open(connection, closed)
+        self._open_as_needed()
+        if not self._open:
+            self._empty.set()
+
+    # The pool
+
+    def _serve(self, connection: SmtpConnection) -> None:
+        """The connection is idle: give it work, keep it, or end it."""
+        if self._closing or connection.spent:
+            connection.quit()
+        elif self._waiting:
+            connection.start(self._waiting.popleft())
+        else:
+            connection.kept = True
+            self._idle.append(connection)
+
+    def _take_idle(self) -> SmtpConnection:
+        connection = self._idle.pop()
+        connection.kept = False
+        return connection
+
+    def _open_as_needed(self) -> None:
+        if self._closing or (self._hold is not None and self._open):
+            return
+        wanted = len(self._waiting) + len(self._waiting_fresh) - len(self._opening)
+        room = self.host.max_concurrency - len(self._open) - len(self._opening)
+        for _ in range(min(wanted, room)):
+            self._dial()
+
+    def _dial(self) -> None:
+        connection = SmtpConnection(
+            self,
+            self.host,
+            self._clock,
+            self._worker,
+            self._open_content,
+            pipelining=not self._lock_step,
+        )
+        dialling = self._network.connect(
+            self.host.host, self.host.port, lambda: connection, self.host.timeouts.connect_s
+        )
+        task = asyncio.ensure_future(dialling)
+        self._opening[connection] = task
+        task.add_done_callback(lambda ended: self._dialled(connection, ended))
+
+    def _dialled(self, connection: SmtpConnection, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            ended = Closed(Stage.CONNECT, None, _connect_fault(error), pipelining_broken=False)
+            self._failed_to_open(connection, ended)
+            self._open_as_needed()
+
+    def _failed_to_open(self, connection: SmtpConnection, ended: Closed) -> None:
+        task = self._opening.pop(connection, None)
+        if task is None:
+            return
+        task.cancel()
+        if self._closing:
+            return
+        if self._open and self._hold is None:
+            self._hold = self._clock.call_later(HOLD_S, self._end_hold)
+        waiting = len(self._waiting_fresh) + (0 if self._open else len(self._waiting))
+        self._give_up_waiting(waiting - len(self._opening), ended, connection.peer)
+
+    def _end_hold(self) -> None:
+        self._hold = None
+        self._open_as_needed()
+
+    def _give_up_waiting(self, count: int, ended: Closed, peer: str = "") -> None:
+        """Report those that have waited longest; what `done` starts in turn is not among them."""
+        jobs = [(self._waiting_fresh or self._waiting).popleft() for _ in range(count)]
+        for job in jobs:
+            self._give_up(job, ended, peer)
+
+    def _give_up(self, job: Job, ended: Closed, peer: str = "") -> None:
+        stage = ended.stage or Stage.CONNECT
+        fault = None if ended.reply is not None else ended.fault or _VANISHED
+        self._report(job, Report(stage, (ended.reply,) * len(job.transaction.indexes), fault, peer))
+
+    def _report(self, job: Job, report: Report) -> None:
+        self._unfinished -= 1
+        job.done(job.transaction, report)
+
+
+_CLOSING = Closed(
+    Stage.CONNECT, None, Fault(FaultKind.DROPPED, "the relay is closing"), pipelining_broken=False
+)
+_VANISHED = Fault(FaultKind.DROPPED, "the session ended without a word")
+
+
+def _connect_fault(error: BaseException) -> Fault:
+    """What a failed attempt to connect says, in the report's words."""
+    detail = str(error) or type(error).__name__
+    match error:
+        case socket.gaierror():
+            kind = FaultKind.UNRESOLVED
+        case TimeoutError():
+            kind = FaultKind.TIMEOUT
+        case ConnectionRefusedError():
+            kind = FaultKind.REFUSED
+        case _ if f"[Errno {errno.ECONNREFUSED}]" in detail:
+            # asyncio names the errors of several addresses in the text of one `OSError`.
+            kind = FaultKind.REFUSED
+        case _:
+            kind = FaultKind.UNREACHABLE
+    return Fault(kind, detail)

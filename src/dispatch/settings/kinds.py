@@ -1,0 +1,257 @@
+"""The kinds of values that settings can have: how each is read, and how it is described.
+
+A kind turns what a source gave into the value that the model holds, or says what does not fit and what
+would. Files give typed values (TOML); the environment and the command line give text, which is read
+generously: `25,587` and `[25, 587]` are the same list, `yes` is `true`.
+
+A kind knows nothing about keys, sources or other values: what depends on two keys at once stands in
+`dispatch.settings.loading`.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from ipaddress import ip_address
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from dispatch.security.networks import InvalidNetwork, parse_network
+
+NONE = "none"
+"""How *unlimited* is written: TOML has no null."""
+
+
+class Misfit(NamedTuple):
+    """One thing that is wrong with a value."""
+
+    at: str
+    """Which element of it, as `[0]`; empty for the whole."""
+    what: str
+    remedy: str
+
+
+class Unfit(ValueError):
+    """The value does not fit its kind; every misfit of it at once."""
+
+    def __init__(self, *misfits: Misfit) -> None:
+        super().__init__("; ".join(misfit.what for misfit in misfits))
+        self.misfits = misfits
+
+
+class Kind(Protocol):
+    @property
+    def type_name(self) -> str:
+        """What is to be written, in words: `whole number of seconds`."""
+        ...
+
+    @property
+    def limits(self) -> str:
+        """Which values of that type: `1 to 65535`; empty where there is nothing to say."""
+        ...
+
+    def read(self, given: object, *, text: bool) -> object:
+        """The value as the model holds it. `text`: it was given as text. Raises `Unfit`."""
+        ...
+
+
+def shown(value: object) -> str:
+    """A value as it would be written in the file."""
+    match value:
+        case None:
+            return f'"{NONE}"'
+        case bool():
+            return "true" if value else "false"
+        case float() if value.is_integer():
+            return str(int(value))
+        case str():
+            return msgspec.json.encode(value).decode()
+        case tuple() | list():
+            return "[" + ", ".join(map(shown, value)) + "]"
+        case _:
+            return str(value)
+
+
+class Number(msgspec.Struct, frozen=True):
+    """A number between two limits, both inclusive."""
+
+    low: int
+    high: int
+    unit: str = ""
+    whole: bool = True
+    none: bool = False
+    """`"none"` may be given, and is read as None: unlimited."""
+    zero: str = ""
+    """What 0 means, where it has a meaning of its own."""
+
+    @property
+    def type_name(self) -> str:
+        name = "whole number" if self.whole else "number"
+        return f"{name} of {self.unit}" if self.unit else name
+
+    @property
+    def limits(self) -> str:
+        words = f"{self.low} to {self.high}"
+        if self.zero:
+            words += f", 0: {self.zero}"
+        return words + (', or "none": unlimited' if self.none else "")
+
+    def read(self, given: object, *, text: bool) -> int | float | None:
+        if isinstance(given, str):
+            given = given.strip()
+            if self.none and given.lower() == NONE:
+                return None
+        remedy = f"write a {self.type_name}, {self.limits}"
+        try:
+            number = msgspec.convert(given, int if self.whole else float, strict=not text)
+        except msgspec.ValidationError:
+            if isinstance(given, str) and not text and given.replace(".", "", 1).isdecimal():
+                remedy = f"write {given} without quotes"
+            raise Unfit(Misfit("", f"{shown(given)} is no {self.type_name}", remedy)) from None
+        if not self.low <= number <= self.high:
+            # Not a number is neither below nor above.
+            place = f"below {self.low}" if number < self.low else f"not within {self.low} and {self.high}"
+            beyond = f"above {self.high}" if number > self.high else place
+            raise Unfit(Misfit("", f"{shown(number)} is {beyond}", remedy))
+        return number
+
+
+class Flag(msgspec.Struct, frozen=True):
+    """True or false."""
+
+    type_name: str = "true or false"
+    limits: str = ""
+
+    def read(self, given: object, *, text: bool) -> bool:
+        if isinstance(given, bool):
+            return given
+        word = given.strip().lower() if text and isinstance(given, str) else ""
+        if word in ("true", "yes", "on", "1"):
+            return True
+        if word in ("false", "no", "off", "0"):
+            return False
+        raise Unfit(Misfit("", f"{shown(given)} is neither true nor false", "write true or false"))
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """One of a few words."""
+
+    words: tuple[str, ...]
+    type_name: str = "word"
+
+    @property
+    def limits(self) -> str:
+        if len(self.words) == 1:
+            return f"only {shown(self.words[0])}"
+        return " or ".join(map(shown, self.words))
+
+    def read(self, given: object, *, text: bool) -> str:
+        word = given.strip().lower() if isinstance(given, str) else ""
+        if word not in self.words:
+            raise Unfit(Misfit("", f"{shown(given)} is not possible here", f"write {self.limits}"))
+        return word
+
+
+class Text(msgspec.Struct, frozen=True):
+    """Text of a certain form."""
+
+    type_name: str
+    pattern: str
+    """What the whole of it must match."""
+    limits: str
+
+    def read(self, given: object, *, text: bool) -> str:
+        remedy = f"write a {self.type_name}: {self.limits}"
+        if not isinstance(given, str):
+            raise Unfit(Misfit("", f"{shown(given)} is no text", remedy))
+        written = given.strip()
+        if not re.fullmatch(self.pattern, written):
+            raise Unfit(Misfit("", f"{shown(given)} is no {self.type_name}", remedy))
+        return written
+
+
+class IpAddress(msgspec.Struct, frozen=True):
+    """One address of this machine, to listen on."""
+
+    type_name: str = "IP address"
+    limits: str = "IPv4 or IPv6"
+
+    def read(self, given: object, *, text: bool) -> str:
+        try:
+            if isinstance(given, str):
+                return str(ip_address(given.strip()))
+        except ValueError:
+            pass
+        remedy = "write an address like 192.0.2.1 or ::1; 0.0.0.0 and :: stand for all of them"
+        raise Unfit(Misfit("", f"{shown(given)} is no IP address", remedy))
+
+
+class Network(msgspec.Struct, frozen=True):
+    """A network in CIDR notation; held in its canonical writing."""
+
+    type_name: str = "network"
+    limits: str = "CIDR notation, or one address"
+
+    def read(self, given: object, *, text: bool) -> str:
+        remedy = "write a network like 192.0.2.0/24 or 2001:db8::/32"
+        if not isinstance(given, str):
+            raise Unfit(Misfit("", f"{shown(given)} is no network", remedy))
+        try:
+            return str(parse_network(given))
+        except InvalidNetwork as refusal:
+            what, _, own_remedy = str(refusal).partition(": ")
+            raise Unfit(Misfit("", what, own_remedy or remedy)) from None
+
+
+class ListOf(msgspec.Struct, frozen=True):
+    """Any number of values of one kind, in their order."""
+
+    kind: Kind
+    at_least: int = 0
+    distinct: bool = True
+
+    @property
+    def type_name(self) -> str:
+        return f"list, each: {self.kind.type_name}"
+
+    @property
+    def limits(self) -> str:
+        amount = f"; at least {self.at_least} of them" if self.at_least else ""
+        return f"{self.kind.limits}{amount}"
+
+    def read(self, given: object, *, text: bool) -> tuple[object, ...]:
+        elements = _elements(given) if text and isinstance(given, str) else given
+        if not isinstance(elements, list):
+            raise Unfit(Misfit("", f"{shown(given)} is no list", f"write [{shown(given)}]"))
+        if len(elements) < self.at_least:
+            raise Unfit(Misfit("", "the list is empty", f"write at least {self.at_least}"))
+        values: list[object] = []
+        misfits: list[Misfit] = []
+        for index, element in enumerate(elements):
+            try:
+                value = self.kind.read(element, text=text)
+            except Unfit as unfit:
+                misfits.extend(misfit._replace(at=f"[{index}]{misfit.at}") for misfit in unfit.misfits)
+                continue
+            if self.distinct and value in values:
+                misfits.append(
+                    Misfit(f"[{index}]", f"{shown(value)} stands there twice", "remove one of the two")
+                )
+            values.append(value)
+        if misfits:
+            raise Unfit(*misfits)
+        return tuple(values)
+
+
+def _elements(text: str) -> list[object]:
+    """A list given as text: in the file's notation, or as words between commas."""
+    if text.lstrip().startswith("["):
+        try:
+            elements: list[object] = tomllib.loads(f"list = {text}")["list"]
+        except tomllib.TOMLDecodeError:
+            raise Unfit(
+                Misfit("", f"{shown(text)} is no list", "write the elements with commas between them")
+            ) from None
+        return elements
+    return [word.strip() for word in text.split(",") if word.strip()]

@@ -1,0 +1,54 @@
+"""Where a setting came from, and what is wrong with it.
+
+A mistake is for the person who made it: it names the place, the key, what is wrong there, and what to do
+about it. All mistakes of all sources are reported at once, so that a file is repaired in one go.
+
+    SettingsErrors      the settings cannot be used; holds every `Mistake`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+
+class Origin(NamedTuple):
+    """Which source a value came from."""
+
+    source: Literal["command line", "environment", "file", "default", "inherited"]
+    place: str = ""
+    """File and line, name of the variable, or the key that the value is inherited from."""
+
+    def __str__(self) -> str:
+        match self.source:
+            case "file" | "environment":
+                return self.place
+            case "inherited":
+                return f"as {self.place}"
+            case _:
+                return self.place or self.source
+
+
+DEFAULT = Origin("default")
+
+
+class Mistake(NamedTuple):
+    origin: Origin
+    path: str
+    """The key, with the element where it is one of a list: `listener.ports[0]`. Empty: the source itself."""
+    what: str
+    remedy: str
+    """What to do, as an order: `write a whole number, 1 to 65535`."""
+
+    def __str__(self) -> str:
+        return (
+            ": ".join(part for part in (str(self.origin), self.path, self.what) if part) + f"; {self.remedy}"
+        )
+
+
+class SettingsErrors(Exception):
+    """The settings cannot be used as they are. What was in force before stays in force."""
+
+    def __init__(self, mistakes: Sequence[Mistake]) -> None:
+        super().__init__("\n".join(map(str, mistakes)))
+        self.mistakes = tuple(mistakes)

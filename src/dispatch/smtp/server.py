@@ -1,0 +1,575 @@
+"""The server's side of SMTP (RFC 5321) as an object without I/O: bytes in, events out; answers in, bytes out.
+
+A driver feeds `receive`, takes `next_event` until it says None, answers the events that ask (see `events`),
+and writes `take_output` whenever it stops: what has gathered until then goes out in one write (RFC 2920
+section 3.2). The core enforces by itself what needs no policy: sequence (`states`), syntax (`commands`,
+`grammar`), sizes, counts, newlines (`body`), and how much nonsense a client may talk.
+
+Rules:
+
+- How the bytes were cut makes no difference to events or output. Exceptions, both for clients that speak
+  before they may: bytes behind a STARTTLS (never executed, RFC 3207 section 6 and CVE-2011-0411), and content
+  behind a DATA that was refused (it would be executed as commands).
+- A command line ends in CRLF. A bare CR or LF in it refuses all of it, up to the next CRLF: nothing that
+  another server may have read as a second command is executed.
+- While the core waits for an answer it keeps what arrives; a driver stops reading then. Otherwise it holds at
+  most one command line, or four bytes of content.
+- A chunk of BDAT is read to its end even out of sequence (RFC 3030 section 2): no command can begin in it.
+- AUTH is not served here: it is known, not announced, and answered 502.
+
+It does not know the time, the peer's address, who may send, or where mail goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Final
+
+from dispatch.mail.reply import Reply
+from dispatch.smtp import wording
+from dispatch.smtp.body import ChunkDecoder, DataDecoder
+from dispatch.smtp.commands import (
+    COMMANDS,
+    HTTP_METHODS,
+    KNOWN_BUT_NEVER,
+    parse_chunk,
+    parse_mail,
+    parse_recipient,
+    split,
+)
+from dispatch.smtp.content import Content
+from dispatch.smtp.events import (
+    ContentChunk,
+    ContentEnded,
+    ContentRefused,
+    ContentStarted,
+    Event,
+    Hello,
+    Quit,
+    TlsOffered,
+    TransactionReset,
+)
+from dispatch.smtp.grammar import read_hello_name
+from dispatch.smtp.lines import BadLine, Input
+from dispatch.smtp.server_settings import ServerSettings, announcement
+from dispatch.smtp.states import MOVES, OUT_OF_SEQUENCE, Command, State
+
+__all__ = ["ServerCore", "ServerSettings"]
+
+
+class _Step(Enum):
+    AGAIN = "again"
+
+
+_AGAIN: Final = _Step.AGAIN
+"""Progress was made, and there is nothing to tell."""
+
+_Outcome = Event | _Step | None
+"""An event, `_AGAIN`, or None: more bytes are needed."""
+
+
+class ServerCore:
+    """One connection, from greeting to close."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        if settings.auth_mechanisms:
+            raise ValueError("AUTH is not served by this core")
+        self.settings = settings
+        self.state = State.CONNECTED
+        self.wants_close = False
+        """Write the output, then close."""
+        self._input = Input(settings.command_line_bytes_max)
+        self._eof = False
+        self._output: list[bytes] = []
+
+        # Functions, not methods: a core must not be a reference cycle.
+        self._read: Callable[[ServerCore], _Outcome] = ServerCore._read_line
+        self._on_answer: Callable[[ServerCore, Reply], None] | None = None
+        self._owed: Event | None = None
+        """To be told before anything else happens."""
+        self._leads_to = State.CONNECTED
+        """The state behind the command under way, if it is answered positively."""
+
+        self._secured = False
+        self._extended = False
+        self._bad = 0
+        self._idle = 0
+        self._transactions = 0
+
+        self._open = False
+        """A transaction that the driver accepted is under way."""
+        self._smtputf8 = False
+        self._recipients = 0
+        self._recipients_refused = 0
+        self._content: Content | None = None
+        self._chunk_left = 0
+        self._chunk_last = False
+        self._chunk_refusal: Reply | None = None
+        """What the chunk under way, which is being swallowed, will be answered."""
+
+    # The driver's side
+
+    def greet(self) -> None:
+        """RFC 5321 section 4.2: the greeting begins with our name."""
+        self._say(Reply(220, None, (f"{self.settings.server_name} ESMTP Dispatch",)))
+
+    def refuse(self, reply: Reply) -> None:
+        """Instead of a greeting: 421 or 554 (RFC 5321 section 3.1)."""
+        self.close(reply)
+
+    def receive(self, data: bytes) -> None:
+        """Bytes from the client; never none of them, see `eof`."""
+        assert data, "no bytes are no news: say eof"
+        assert self.state is not State.HANDSHAKE, "these bytes belong to TLS"
+        if not self.wants_close:
+            self._input.receive(data)
+
+    def eof(self) -> None:
+        """The client will send nothing more, but may still read: what it said is executed first."""
+        self._eof = True
+
+    def lost(self) -> None:
+        """The connection is gone both ways: nothing that waits is executed."""
+        self._end()
+        self._output.clear()
+
+    def next_event(self) -> Event | None:
+        """What happened next. None: more bytes are needed, or an answer, or it is over."""
+        while True:
+            owed = self._owed
+            if owed is not None:
+                self._owed = None
+                return owed
+            if self._on_answer is not None or self.wants_close:
+                return None
+            event = self._read(self)
+            if event is None:
+                if not self._eof:
+                    return None
+                self._end()
+            elif event is not _AGAIN:
+                return event
+
+    @property
+    def waits_for_answer(self) -> bool:
+        return self._on_answer is not None
+
+    def answer(self, reply: Reply) -> None:
+        """Answer the event that asked. 421 closes; after a close answers are ignored."""
+        if self.wants_close:
+            return
+        on_answer = self._on_answer
+        assert on_answer is not None and self._owed is None, "nothing was asked"
+        if reply.code == 421:  # RFC 5321 section 3.8
+            self.close(reply)
+            return
+        self._on_answer = None
+        on_answer(self, reply)
+
+    def take_output(self) -> bytes:
+        """Everything that is to be written now."""
+        output = self._output
+        if not output:
+            return b""
+        taken = output[0] if len(output) == 1 else b"".join(output)
+        output.clear()
+        return taken
+
+    def close(self, reply: Reply) -> None:
+        """Say 421 (shutdown, timeouts), execute nothing more; then `wants_close`."""
+        if self.wants_close:
+            return
+        self._say(reply)
+        self._end()
+
+    def secured(self) -> None:
+        """TLS is up: everything the client said in clear is forgotten (RFC 3207 section 4.2)."""
+        assert self.state is State.HANDSHAKE
+        self.state = State.CONNECTED
+        self._secured = True
+        self._extended = False
+
+    # Command lines
+
+    def _read_line(self) -> _Outcome:
+        line = self._input.line()
+        if line is None:
+            return None
+        if isinstance(line, BadLine):
+            return self._refuse_verb(split(line.head)[0], line.reply)
+        verb, argument = split(line)
+        command = COMMANDS.get(verb)
+        if command is None:
+            known = verb in KNOWN_BUT_NEVER
+            return self._refuse_verb(verb, wording.NOT_IMPLEMENTED if known else wording.UNKNOWN_COMMAND)
+        leads_to = MOVES[self.state].get(command)
+        if leads_to is None:
+            return self._out_of_sequence(command, argument)
+        self._leads_to = leads_to
+        return _HANDLERS[command](self, argument)
+
+    def _refuse_verb(self, verb: bytes, reply: Reply) -> _Outcome:
+        if verb in HTTP_METHODS:
+            self.close(wording.SPEAKS_HTTP)
+        elif verb.startswith(b"BDAT"):
+            self._lose_framing(reply)
+        else:
+            self._refuse(reply)
+        return _AGAIN
+
+    def _out_of_sequence(self, command: Command, argument: str) -> _Outcome:
+        if command is Command.AUTH or (command is Command.STARTTLS and not self.settings.starttls):
+            return self._refuse(wording.NOT_IMPLEMENTED)
+        reply = OUT_OF_SEQUENCE[self.state][command]
+        if command is Command.BDAT:
+            return self._swallow_chunk(argument, reply)
+        self._refuse(reply)
+        if command is Command.DATA:
+            self._distrust_bytes_behind_data()
+        return _AGAIN
+
+    # Session commands
+
+    def _ehlo(self, argument: str) -> _Outcome:
+        return self._hello(argument, extended=True)
+
+    def _helo(self, argument: str) -> _Outcome:
+        return self._hello(argument, extended=False)
+
+    def _hello(self, argument: str, *, extended: bool) -> _Outcome:
+        name = read_hello_name(argument)
+        if name is None:
+            return self._refuse(wording.HELLO_SYNTAX)
+        if self._out_of_patience():
+            return _AGAIN
+        self._extended = extended
+        self._on_answer = ServerCore._hello_answered
+        return Hello(name, extended)
+
+    def _hello_answered(self, reply: Reply) -> None:
+        if reply.code >= 400:
+            self._say(reply)  # RFC 5321 section 4.1.4: and stay in the same state
+            return
+        self._reset()  # RFC 5321 section 4.1.4: as if RSET had been said
+        self.state = self._leads_to
+        if self._extended:
+            self._say(announcement(self.settings, secured=self._secured))
+        else:
+            self._say(Reply(250, None, (self.settings.server_name,)))
+
+    def _starttls(self, argument: str) -> _Outcome:
+        if not self.settings.starttls:
+            return self._refuse(wording.NOT_IMPLEMENTED)
+        if self._secured:
+            return self._refuse(wording.ALREADY_SECURED)
+        if argument:
+            return self._refuse(wording.NO_ARGUMENT_ALLOWED)  # RFC 3207 section 4
+        if not self._input.empty:
+            self.close(wording.BYTES_BEHIND_STARTTLS)
+            return _AGAIN
+        self._on_answer = ServerCore._starttls_answered
+        return TlsOffered()
+
+    def _starttls_answered(self, reply: Reply) -> None:
+        if not self._input.empty:  # came before our 220: in clear, so perhaps not from the client
+            self.close(wording.BYTES_BEHIND_STARTTLS)
+            return
+        self._say(reply)
+        if reply.code < 400:
+            self.state = self._leads_to
+
+    def _auth(self, argument: str) -> _Outcome:
+        return self._refuse(wording.NOT_IMPLEMENTED)
+
+    def _rset(self, argument: str) -> _Outcome:
+        if argument:
+            return self._refuse(wording.NO_ARGUMENT_ALLOWED)
+        if self._out_of_patience():
+            return _AGAIN
+        self._reset()
+        self.state = self._leads_to
+        self._say(wording.RESET)
+        return _AGAIN
+
+    def _noop(self, argument: str) -> _Outcome:
+        return self._remark(wording.NOTHING_DONE)
+
+    def _help(self, argument: str) -> _Outcome:
+        return self._remark(wording.HELP)
+
+    def _vrfy(self, argument: str) -> _Outcome:
+        """RFC 5321 section 7.3: never tell strangers which mailboxes exist."""
+        return self._remark(wording.WILL_NOT_VERIFY) if argument else self._refuse(wording.VERIFY_SYNTAX)
+
+    def _expn(self, argument: str) -> _Outcome:
+        return self._refuse(wording.NOT_IMPLEMENTED)
+
+    def _quit(self, argument: str) -> _Outcome:
+        if argument:
+            return self._refuse(wording.NO_ARGUMENT_ALLOWED)
+        self._say(wording.GOODBYE)
+        self._end()
+        reset = self._owed
+        if reset is None:
+            return Quit()
+        self._owed = Quit()
+        return reset
+
+    # The envelope
+
+    def _mail(self, argument: str) -> _Outcome:
+        offered = parse_mail(argument)
+        if isinstance(offered, Reply):
+            return self._refuse(offered)
+        settings = self.settings
+        if offered.size_bytes is not None and 0 < settings.size_bytes_max < offered.size_bytes:
+            return self._remark(wording.SIZE_EXCEEDED)  # RFC 1870 section 6.1
+        if settings.transactions_max is not None and self._transactions >= settings.transactions_max:
+            self.close(wording.TOO_MANY_TRANSACTIONS)
+            return _AGAIN
+        self._smtputf8 = offered.smtputf8
+        self._on_answer = ServerCore._mail_answered
+        return offered
+
+    def _mail_answered(self, reply: Reply) -> None:
+        if reply.code >= 400:
+            self._remark(reply)
+            return
+        self.state = self._leads_to
+        self._open = True
+        self._transactions += 1
+        self._recipients = self._recipients_refused = 0
+        self._say(reply)
+
+    def _rcpt(self, argument: str) -> _Outcome:
+        limit = self.settings.recipients_max
+        if self._recipients >= limit or self._recipients_refused >= limit:
+            self._say(wording.TOO_MANY_RECIPIENTS)  # RFC 5321 section 4.5.3.1.10
+            return _AGAIN
+        offered = parse_recipient(argument, smtputf8=self._smtputf8)
+        if isinstance(offered, Reply):
+            return self._refuse(offered)
+        self._on_answer = ServerCore._recipient_answered
+        return offered
+
+    def _recipient_answered(self, reply: Reply) -> None:
+        self._say(reply)
+        if reply.code < 400:
+            self.state = self._leads_to
+            self._recipients += 1
+        else:
+            self._recipients_refused += 1
+
+    # Content by DATA
+
+    def _data(self, argument: str) -> _Outcome:
+        if argument:
+            self._refuse(wording.NO_ARGUMENT_ALLOWED)
+            self._distrust_bytes_behind_data()
+            return _AGAIN
+        self._on_answer = ServerCore._data_answered
+        return ContentStarted()
+
+    def _data_answered(self, reply: Reply) -> None:
+        if reply.code >= 400:
+            self._say(reply)
+            self._distrust_bytes_behind_data()
+            return
+        assert reply.code == 354, "RFC 5321 section 4.3.2: DATA is answered 354"
+        self._say(reply)
+        self.state = self._leads_to
+        self._content = Content(DataDecoder(self.settings.bare_newline), self.settings.size_bytes_max)
+        self._read = ServerCore._read_data
+
+    def _distrust_bytes_behind_data(self) -> None:
+        """A client that did not wait for 354 sends content now (RFC 2920 section 3.1): never execute it."""
+        if not self._input.empty:
+            self.close(wording.CONTENT_BEFORE_GO_AHEAD)
+
+    def _read_data(self) -> _Outcome:
+        arrived, content = self._input, self._content
+        if arrived.empty:
+            return None
+        assert content is not None and isinstance(content.decoder, DataDecoder)
+        piece, end = content.decoder.feed(arrived.data, arrived.at)
+        event = content.told(piece)
+        if isinstance(event, ContentRefused):
+            self._open = False
+        if end < 0:
+            arrived.clear()
+            return event or _AGAIN
+        arrived.at = end
+        self._read = ServerCore._read_line
+        if content.refusal is None:
+            return self._ask_for_verdict(event)
+        self._content = None
+        self.state = State.READY
+        self._remark(content.refusal)
+        return event or _AGAIN
+
+    # Content by BDAT
+
+    def _bdat(self, argument: str) -> _Outcome:
+        chunk = parse_chunk(argument)
+        if isinstance(chunk, Reply):
+            return self._lose_framing(chunk)
+        self._chunk_left = chunk.size_bytes
+        self._chunk_last = chunk.last
+        self._read = ServerCore._read_chunk
+        settings = self.settings
+        content = self._content or Content(ChunkDecoder(settings.bare_newline), settings.size_bytes_max)
+        if 0 < settings.size_bytes_max < content.decoder.size_bytes + chunk.size_bytes:
+            return self._fail_chunks(content.refuse(wording.SIZE_EXCEEDED))
+        if self._content is not None:
+            return _AGAIN
+        self._content = content
+        self._on_answer = ServerCore._bdat_answered
+        return ContentStarted()
+
+    def _bdat_answered(self, reply: Reply) -> None:
+        if reply.code < 400:
+            self.state = self._leads_to
+            return
+        self._chunk_refusal = reply
+        self._reset()
+        self.state = State.READY
+
+    def _fail_chunks(self, refused: ContentRefused) -> ContentRefused:
+        """The message is over; of its chunks, the rest of this one is still to come."""
+        self._chunk_refusal = refused.reply
+        self._open = False
+        self._content = None
+        self.state = State.READY
+        return refused
+
+    def _swallow_chunk(self, argument: str, reply: Reply) -> _Outcome:
+        """RFC 3030 section 2: the octets of a chunk that is refused are read and dropped."""
+        chunk = parse_chunk(argument)
+        if isinstance(chunk, Reply):
+            return self._lose_framing(chunk)
+        self._chunk_left = chunk.size_bytes
+        self._chunk_refusal = reply
+        self._read = ServerCore._read_chunk
+        return _AGAIN
+
+    def _lose_framing(self, reply: Reply) -> _Outcome:
+        """Where a chunk ends that has no readable size nobody knows: no byte behind it may be executed."""
+        self.close(reply)
+        return _AGAIN
+
+    def _read_chunk(self) -> _Outcome:
+        arrived = self._input
+        data, at = arrived.data, arrived.at
+        taken = min(len(data) - at, self._chunk_left)
+        if not taken and self._chunk_left:
+            return None
+        arrived.at = at + taken
+        self._chunk_left -= taken
+        complete = not self._chunk_left
+
+        event: ContentChunk | ContentRefused | None = None
+        if self._chunk_refusal is None:
+            content = self._content
+            assert content is not None and isinstance(content.decoder, ChunkDecoder)
+            final = complete and self._chunk_last
+            event = content.told(content.decoder.feed(data[at : at + taken], final=final))
+            if isinstance(event, ContentRefused):
+                self._fail_chunks(event)
+        if not complete:
+            return event or _AGAIN
+        self._read = ServerCore._read_line
+        if self._chunk_refusal is not None:
+            self._remark(self._chunk_refusal)
+            self._chunk_refusal = None
+            return event or _AGAIN
+        if self._chunk_last:
+            return self._ask_for_verdict(event)
+        self._say(wording.CHUNK_TAKEN)
+        return event or _AGAIN
+
+    # The end of the content, either way
+
+    def _ask_for_verdict(self, last: Event | None) -> Event:
+        """The content is whole. `last`: what is still to be told before."""
+        assert self._content is not None
+        ended = ContentEnded(self._content.decoder.size_bytes)
+        self._on_answer = ServerCore._content_answered
+        if last is None:
+            return ended
+        self._owed = ended
+        return last
+
+    def _content_answered(self, reply: Reply) -> None:
+        self._open = False
+        self._content = None
+        self.state = State.READY
+        if reply.code >= 400:
+            self._remark(reply)
+            return
+        self._bad = self._idle = 0
+        self._say(reply)
+
+    # Replies, budgets, the end
+
+    def _say(self, reply: Reply) -> None:
+        self._output.append(wording.encode_reply(reply))
+
+    def _refuse(self, reply: Reply) -> _Step:
+        """Answer an error of syntax or sequence: so many of them, and the connection is closed."""
+        if not self._out_of_errors():
+            self._say(reply)
+        return _AGAIN
+
+    def _remark(self, reply: Reply) -> _Step:
+        """Answer what is no error, but leads to no message either."""
+        if not self._out_of_patience():
+            self._say(reply)
+        return _AGAIN
+
+    def _out_of_errors(self) -> bool:
+        self._bad += 1
+        if self._bad <= self.settings.commands_bad_max:
+            return False
+        self.close(wording.TOO_MANY_BAD_COMMANDS)
+        return True
+
+    def _out_of_patience(self) -> bool:
+        self._idle += 1
+        return self._idle > self.settings.commands_idle_max and self._out_of_errors()
+
+    def _reset(self) -> None:
+        """Forget the transaction, if there is one."""
+        if self._open:
+            self._owed = TransactionReset()
+        self._open = False
+        self._content = None
+
+    def _end(self) -> None:
+        """Nothing more will be read or executed."""
+        undecided = self._on_answer is ServerCore._content_answered and self._owed is None
+        if undecided:
+            self._open = False
+        self._reset()
+        self._on_answer = None
+        self._input.clear()
+        self.state = State.CLOSED
+        self.wants_close = True
+
+
+_HANDLERS: dict[Command, Callable[[ServerCore, str], _Outcome]] = {
+    Command.EHLO: ServerCore._ehlo,
+    Command.HELO: ServerCore._helo,
+    Command.STARTTLS: ServerCore._starttls,
+    Command.AUTH: ServerCore._auth,
+    Command.MAIL: ServerCore._mail,
+    Command.RCPT: ServerCore._rcpt,
+    Command.DATA: ServerCore._data,
+    Command.BDAT: ServerCore._bdat,
+    Command.RSET: ServerCore._rset,
+    Command.NOOP: ServerCore._noop,
+    Command.VRFY: ServerCore._vrfy,
+    Command.EXPN: ServerCore._expn,
+    Command.HELP: ServerCore._help,
+    Command.QUIT: ServerCore._quit,
+}

@@ -1,0 +1,182 @@
+"""A reading end of a log of segment files, in the writer's process or in any other.
+
+It knows nothing but the files and the mark, and asks them anew at every read: first the mark, then
+the names. In that order, whatever the mark vouches for lies in files whose names are seen, and every header
+that cuts off an abandoned stretch below the mark is among them. Headers are read when the names change, and
+records with one large read each for many of them.
+
+A released segment may be recycled while it is being read. Its frames then stop to verify, but its name is
+gone as well, which tells this from damage.
+"""
+
+from __future__ import annotations
+
+from zlib import crc32
+
+from dispatch.ports import Disk, Entry, File, Lsn, Mark
+from dispatch.spool.faults import CorruptError, ReleasedError
+from dispatch.spool.frames import BATCH, FRAME_BYTES, LAST, align, pack_seal, unpack_frame
+from dispatch.spool.scan import SegmentScan
+from dispatch.spool.segments import Chain, Segment, read_chain, segment_names
+
+_READ_BYTES_MIN = 64 << 10
+
+
+class SegmentReader:
+    """`ports.LogReader` over segment files. Keeps one file open; `close` lets go of it."""
+
+    def __init__(self, disk: Disk, folder: str, *, mark: Mark) -> None:
+        self._disk = disk
+        self._folder = folder
+        self._mark = mark
+        self._names: list[str] = []
+        self._chain = Chain([])
+        self._file: File | None = None
+        self._file_name = ""
+
+    # ------------------------------------------------------------ the port
+
+    @property
+    def durable(self) -> Lsn:
+        return Lsn(self._mark.load())
+
+    @property
+    def oldest(self) -> Lsn:
+        self._look()
+        return Lsn(self._chain.first) if self._chain.segments else self.durable
+
+    def read(self, cursor: Lsn, size_bytes_max: int) -> list[Entry]:
+        """As the port says; raises `OSError` too, where the disk does not let a segment be read."""
+        durable = self._mark.load()
+        if cursor >= durable:
+            return []
+        self._look()
+        lsn = self._enter(cursor)
+        while lsn < durable:
+            index = self._chain.locate(lsn)
+            segment = self._chain.segments[index]
+            end = self._chain.ends[index]
+            lsn = max(lsn, segment.first)
+            if lsn < end:
+                try:
+                    entries, lsn = self._read_segment(segment, lsn, min(end, durable), size_bytes_max)
+                except FileNotFoundError:
+                    return self._read_anew(cursor, size_bytes_max)
+                if entries:
+                    return entries
+                if lsn < min(end, durable):
+                    if self._recycled(segment):
+                        return self._read_anew(cursor, size_bytes_max)
+                    raise self._corrupt(segment, lsn, min(end, durable))
+            if lsn >= end:
+                lsn = self._next_segment(index, lsn, durable)
+        return []
+
+    # ------------------------------------------------------------ beyond the port
+
+    def unanswered(self, lsn: Lsn) -> bool:
+        """Whether the record's client may never have seen our answer. For records that were read."""
+        return self._chain.unanswered(lsn)
+
+    def incarnation(self, cursor: Lsn) -> int:
+        """The latest start of the writer before which everything lies below the cursor; 0 if unknown.
+
+        What an earlier incarnation wrote, and no record below the cursor names, no record ever will.
+        """
+        self._look()
+        return max((s.incarnation for s in self._chain.segments if s.previous_end <= cursor), default=0)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    # ------------------------------------------------------------ the chain
+
+    def _look(self) -> None:
+        names = self._disk.names(self._folder)
+        if names != self._names:
+            self._chain = read_chain(self._disk, self._folder, segment_names(names), self._chain)
+            self._names = names
+
+    def _enter(self, cursor: Lsn) -> int:
+        """Where to begin: the cursor, or the oldest record if what lies between never held any."""
+        segments = self._chain.segments
+        if not segments:
+            raise ReleasedError(cursor, self.durable)
+        if cursor < self._chain.start:
+            raise ReleasedError(cursor, Lsn(self._chain.first))
+        return max(cursor, segments[0].first)
+
+    def _next_segment(self, index: int, lsn: int, durable: int) -> int:
+        """The first place of the segment that follows; the mark if none does."""
+        for segment, end in zip(
+            self._chain.segments[index + 1 :], self._chain.ends[index + 1 :], strict=True
+        ):
+            if end > segment.first:
+                if segment.previous_end > max(lsn, self._chain.ends[index]):
+                    raise CorruptError(Lsn(lsn), Lsn(segment.first), segment.name)
+                return segment.first
+        return durable
+
+    def _read_anew(self, cursor: Lsn, size_bytes_max: int) -> list[Entry]:
+        self.close()
+        self._file_name = ""
+        self._names = []
+        return self.read(cursor, size_bytes_max)
+
+    # ------------------------------------------------------------ one segment
+
+    def _open(self, segment: Segment) -> File:
+        name = segment.name
+        if self._file is None or self._file_name != name:
+            self.close()
+            self._file = self._disk.open(f"{self._folder}/{name}")
+            self._file_name = name
+        return self._file
+
+    def _read_segment(
+        self, segment: Segment, lsn: int, stop: int, size_bytes_max: int
+    ) -> tuple[list[Entry], int]:
+        """Records from the frame at `lsn` on, and where that ended: at the stop, the size or a bad frame."""
+        file = self._open(segment)
+        generation = segment.generation
+        wanted = min(max(size_bytes_max, _READ_BYTES_MIN), stop - lsn)
+        data = file.read_at(lsn - segment.base, wanted)
+        entries: list[Entry] = []
+        at = 0
+        taken_bytes = 0
+        while lsn < stop:
+            start = at + FRAME_BYTES
+            if start <= len(data):
+                checksum, length, kind = unpack_frame(data, at)
+            if start > len(data) or start + length > len(data):
+                needed = FRAME_BYTES if start > len(data) else FRAME_BYTES + length
+                if entries or lsn + needed > stop or len(data) < wanted:
+                    return entries, lsn
+                # One record larger than a block: read all of it.
+                wanted = min(max(needed, _READ_BYTES_MIN), stop - lsn)
+                data, at = file.read_at(lsn - segment.base, wanted), 0
+                continue
+            payload = data[start : start + length]
+            if crc32(payload, crc32(pack_seal(generation, lsn, length, kind))) != checksum:
+                return entries, lsn
+            next_ = lsn + FRAME_BYTES + length
+            if kind == LAST:
+                next_ = align(next_)
+            if kind != BATCH:
+                entries.append(Entry(Lsn(lsn), Lsn(next_), payload))
+                taken_bytes += length
+            at += next_ - lsn
+            lsn = next_
+            if taken_bytes >= size_bytes_max:
+                break
+        return entries, lsn
+
+    def _recycled(self, segment: Segment) -> bool:
+        """A segment loses its name before a byte of it may change."""
+        return segment.name not in self._disk.names(self._folder)
+
+    def _corrupt(self, segment: Segment, lsn: int, stop: int) -> CorruptError:
+        scan = SegmentScan(self._open(segment), segment.generation, segment.base)
+        return CorruptError(Lsn(lsn), Lsn(scan.resume(lsn, stop)), segment.name)

@@ -1,0 +1,244 @@
+"""What a log does first after any start: find its end, and make sure of it.
+
+1. *Known* is the greatest LSN that something vouches for: the mark, or what the headers call synced. Below
+   it nothing is read, so a restart costs the same whether one segment is kept or five hundred.
+2. From there every batch is checked. A batch that does not verify, where a later one's `synced` lies
+   above it, was on stable storage and is damaged: the range is copied aside and reported, and the walk
+   goes on behind it. Without such a witness it is a torn tail, and the log ends there.
+3. What is complete but above everything proven is the unpublished tail: no answer may have left for it. It is
+   written once more in its place and then synced: if an earlier process saw its fdatasync fail,
+   these pages are clean without being on the disk, and a bare second fdatasync would lie.
+   Should that fail too, the tail's records are *carried*: the log writes them into its next segment.
+4. The log then opens a new segment, whose header says where the log ended and which range is unanswered,
+   and only after that publishes the mark (`spool.log`).
+
+Nothing is deleted, truncated or overwritten with anything but itself, and no damage stops a start.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dispatch.ports import Disk
+from dispatch.spool.frames import LAST, RECORD, BatchHead, align
+from dispatch.spool.scan import Damage, Found, SegmentScan
+from dispatch.spool.segments import Chain, Segment, SegmentName, read_chain, segment_names
+
+DAMAGED_SUFFIX = ".damaged"
+_CHUNK_BYTES = 1 << 20
+
+
+class RecoveryReport(NamedTuple):
+    """What recovery found, for the operator. LSNs are plain numbers."""
+
+    end: int
+    """Where the log ended."""
+    unanswered_from: int
+    unanswered_to: int
+    """Complete records for which the client may have got no answer; empty if the two are equal."""
+    torn_bytes: int
+    """Length of the batches, whole or not, that were cut off behind the end."""
+    damage: tuple[Damage, ...]
+    """Ranges below the durable mark that do not verify: an alarm, always."""
+    carried_records: int
+    """Unanswered ones that the disk did not take in their place; they get a new one."""
+    segments: int
+    elapsed_s: float
+
+
+class Recovered(NamedTuple):
+    """What the log goes on from."""
+
+    names: list[SegmentName]
+    """Every segment file of the folder, oldest first, those among them that never came to be included."""
+    chain: Chain
+    durable: int
+    """All below is on stable storage."""
+    unanswered_from: int
+    """Up to `durable`."""
+    carried: list[bytes]
+    """Records above `durable` that could not be synced in place, and must get a new one."""
+    generation: int
+    """The highest ever used."""
+    next_base: int
+    """No file that is here has a place at or above it."""
+    torn_bytes: int
+    damage: tuple[Damage, ...]
+
+
+def recover(disk: Disk, folder: str, mark: int, segment_bytes: int) -> Recovered:
+    """Find the end of the log and put its tail on stable storage. `mark` is the durable mark as it was left.
+
+    Raises `OSError` only where folder or files cannot be opened at all (permissions, no descriptors left).
+    """
+    names = segment_names(disk.names(folder))
+    chain = read_chain(disk, folder, names)
+    tail = _Tail(disk, folder, chain, mark)
+    tail.walk()
+    carried: list[bytes] = []
+    durable = tail.end
+    try:
+        tail.rewrite()
+        if names:
+            disk.sync_folder(folder)
+    except OSError:
+        durable = tail.proven
+        carried = tail.records()
+    limits = [segment.limit for segment in chain.segments]
+    # A name without a segment may yet own frames, on a disk that has lied: its stretch counts as used.
+    limits += [name.base + segment_bytes for name in names]
+    return Recovered(
+        names=names,
+        chain=chain,
+        durable=durable,
+        unanswered_from=min(tail.proven, durable),
+        carried=carried,
+        generation=max((name.generation for name in names), default=0),
+        next_base=align(max([mark, tail.end, *limits])) if names or mark else 0,
+        torn_bytes=tail.torn_bytes,
+        damage=tuple(tail.damage),
+    )
+
+
+class _Tail:
+    """The walk from what is known to the end of the log."""
+
+    def __init__(self, disk: Disk, folder: str, chain: Chain, mark: int) -> None:
+        self._disk = disk
+        self._folder = folder
+        self._chain = chain
+        self.proven = max([mark, *(segment.synced for segment in chain.segments)])
+        """Everything below was durable, says the mark, a header or a later batch."""
+        self.end = self.proven
+        self.torn_bytes = 0
+        self.damage: list[Damage] = []
+        self._batches: list[tuple[Segment, int, int]] = []
+
+    def walk(self) -> None:
+        segments = self._chain.segments
+        for index in range(max(0, self._chain.locate(self.end)), len(segments)):
+            if not self._walk_segment(index):
+                return
+
+    def _walk_segment(self, index: int) -> bool:
+        """False where the log ends in this segment."""
+        segment = self._chain.segments[index]
+        stop = self._chain.ends[index]
+        lsn = max(self.end, segment.first)
+        if lsn >= stop:
+            return True
+        if self.end < segment.previous_end and not self._bridge(index):
+            return False
+        file = self._disk.open(f"{self._folder}/{segment.name}")
+        try:
+            scan = SegmentScan(file, segment.generation, segment.base)
+            while lsn < stop:
+                if head := scan.batch(lsn, stop):
+                    self._batches.append((segment, lsn, head.end))
+                    self.proven = max(self.proven, head.synced)
+                    self.end = lsn = head.end
+                    continue
+                later = self._later(scan, lsn, index)
+                if not any(head.synced > lsn for head in later):
+                    first = scan.head(lsn)
+                    self.torn_bytes = sum(h.end - h.lsn for h in ([first] if first else []) + later)
+                    return False
+                resume = min([head.lsn for head in later if head.lsn < stop], default=stop)
+                for damage in scan.walk(lsn, resume):
+                    if isinstance(damage, Damage):
+                        self.damage.append(damage)
+                        self._set_aside(scan, damage)
+                self._batches.append((segment, lsn, resume))
+                self.end = lsn = resume
+            return True
+        finally:
+            file.close()
+
+    def _bridge(self, index: int) -> bool:
+        """A segment is missing before this one: damage if a batch vouches for it, else part of a tear."""
+        segment = self._chain.segments[index]
+        later = self._heads(index)
+        if not any(head.synced > self.end for head in later):
+            self.torn_bytes = sum(head.end - head.lsn for head in later)
+            return False
+        self.damage.append(Damage(self.end, segment.first))
+        return True
+
+    def _later(self, scan: SegmentScan, lsn: int, index: int) -> list[BatchHead]:
+        """Heads of all batches behind a bad one, in its segment and in those that follow."""
+        return _heads(scan, lsn + 1, self._chain.segments[index].limit) + self._heads(index + 1)
+
+    def _heads(self, index: int) -> list[BatchHead]:
+        """Heads of all batches in a segment and in those that follow."""
+        heads = []
+        for segment in self._chain.segments[index:]:
+            file = self._disk.open(f"{self._folder}/{segment.name}")
+            try:
+                rest = SegmentScan(file, segment.generation, segment.base)
+                heads += _heads(rest, segment.first, segment.limit)
+            finally:
+                file.close()
+        return heads
+
+    def _set_aside(self, scan: SegmentScan, damage: Damage) -> None:
+        """Copy a damaged range into a file of its own; the alarm is raised whether that works or not."""
+        name = f"{self._folder}/{damage.start:016x}-{damage.resume:016x}{DAMAGED_SUFFIX}"
+        try:
+            copy = self._disk.open(name, create=True)
+        except OSError:
+            return
+        try:
+            for lsn in range(damage.start, damage.resume, _CHUNK_BYTES):
+                size_bytes = min(_CHUNK_BYTES, damage.resume - lsn)
+                data, offset = scan.read(lsn, size_bytes)
+                copy.write_at(lsn - damage.start, [data[offset : offset + size_bytes]])
+            copy.sync()
+        except OSError:
+            pass
+        finally:
+            copy.close()
+
+    def rewrite(self) -> None:
+        """Write every batch that nothing vouches for again, in its place, and sync it."""
+        files = {}
+        try:
+            for segment, lsn, end in self._unproven():
+                if segment.name not in files:
+                    files[segment.name] = self._disk.open(f"{self._folder}/{segment.name}")
+                file = files[segment.name]
+                for at in range(lsn - segment.base, end - segment.base, _CHUNK_BYTES):
+                    size_bytes = min(_CHUNK_BYTES, end - segment.base - at)
+                    file.write_at(at, [file.read_at(at, size_bytes)])
+            for file in files.values():
+                file.sync()
+        finally:
+            for file in files.values():
+                file.close()
+
+    def records(self) -> list[bytes]:
+        """The records that nothing vouches for."""
+        records = []
+        for segment, lsn, end in self._unproven():
+            file = self._disk.open(f"{self._folder}/{segment.name}")
+            try:
+                scan = SegmentScan(file, segment.generation, segment.base)
+                records += [
+                    found.frame.payload
+                    for found in scan.walk(lsn, end)
+                    if isinstance(found, Found) and found.frame.kind in (RECORD, LAST)
+                ]
+            finally:
+                file.close()
+        return records
+
+    def _unproven(self) -> list[tuple[Segment, int, int]]:
+        return [batch for batch in self._batches if batch[2] > self.proven]
+
+
+def _heads(scan: SegmentScan, start: int, stop: int) -> list[BatchHead]:
+    heads = []
+    lsn = start
+    while head := scan.next_batch(lsn, stop):
+        heads.append(head)
+        lsn = max(head.end, lsn + 1)
+    return heads

@@ -1,0 +1,227 @@
+"""Opening a SQLite database: pragmas, migrations, transactions, and what may go wrong.
+
+Rules. A database is opened in write-ahead mode, by one writer; each migration is one transaction
+together with its `user_version`, so that a crash leaves the old schema or the new one. A database
+that a newer version has migrated is refused: its rows may mean what this version cannot know.
+
+Traps. `page_size` and `auto_vacuum` count only before the first page is written. An *exclusive*
+database keeps its WAL index on the heap: no shared memory file, no lock calls on the hot path, and
+no need of shared memory in a `vfs` put under it; in exchange nobody else can open it meanwhile.
+After a failed sync of the WAL the transaction is rolled back and the next one writes the same
+frames anew, so a failed sync is never taken for one that worked.
+
+Nothing above this package catches an `apsw` exception: they leave it as one of these::
+
+    StoreFault
+    ├── StoreFull      no space left (ENOSPC, quota)
+    ├── StoreBusy      another process holds the lock
+    ├── StoreDamaged   not a database, or a broken one
+    └── NewerSchema    written by a later version of Dispatch
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import apsw
+
+BUSY_TIMEOUT_MS = 5_000
+STATEMENT_CACHE_SIZE = 200
+
+
+class StoreFault(Exception):
+    """A database did not do what it was asked; the transaction, if any, has left no trace."""
+
+
+class StoreFull(StoreFault):
+    """No space left for it."""
+
+
+class StoreBusy(StoreFault):
+    """Another process holds the database."""
+
+
+class StoreDamaged(StoreFault):
+    """The file is no database, or a broken one."""
+
+
+class NewerSchema(StoreFault):
+    """A later version has migrated the database; run that version, or restore a backup."""
+
+
+def open_database(
+    path: Path,
+    schema: str,
+    *,
+    synchronous: Literal["FULL", "NORMAL"],
+    exclusive: bool = False,
+    page_size_bytes: int = 4096,
+    checkpoint_pages: int = 1000,
+    shrinks: bool = False,
+    vfs: str | None = None,
+) -> apsw.Connection:
+    """Open for writing, making or migrating the database as needed. Raises `StoreFault`.
+
+    `synchronous=FULL`: a commit that returned survives a power cut. `NORMAL`: it survives the death
+    of the process; a power cut may undo the last ones, never half of one. `schema` names the folder
+    of migrations, `vfs` a registered SQLite file system to use instead of the machine's. One that
+    `shrinks` can give pages back (`PRAGMA incremental_vacuum`).
+    """
+    with faults(f"{path.name}: cannot be opened"):
+        connection = apsw.Connection(str(path), vfs=vfs, statementcachesize=STATEMENT_CACHE_SIZE)
+    try:
+        with faults(f"{path.name}: cannot be opened"):
+            connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            connection.pragma("page_size", page_size_bytes)
+            if shrinks:
+                connection.pragma("auto_vacuum", "INCREMENTAL")
+            if exclusive:
+                connection.pragma("locking_mode", "EXCLUSIVE")
+            connection.pragma("journal_mode", "WAL")
+            connection.pragma("synchronous", synchronous)
+            connection.pragma("wal_autocheckpoint", checkpoint_pages)
+            connection.pragma("trusted_schema", False)
+        migrate(connection, schema, name=path.name)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_read_only(path: Path) -> apsw.Connection:
+    """Open what another process writes, to look only. Raises `StoreFault`, also where there is none."""
+    with faults(f"{path}: cannot be read"):
+        connection = apsw.Connection(
+            str(path), flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=STATEMENT_CACHE_SIZE
+        )
+        try:
+            connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            connection.pragma("query_only", True)
+            connection.pragma("trusted_schema", False)
+            schema_version(connection)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+# ---------------------------------------------------------------- migrations
+
+
+def migrations(schema: str) -> list[tuple[int, str]]:
+    """Number and SQL of each migration of a schema, in ascending order from 1 without a gap."""
+    folder = files(__package__) / "migrations" / schema
+    found = sorted(
+        (int(file.name.partition("_")[0]), file.read_text("utf-8"))
+        for file in folder.iterdir()
+        if file.name.endswith(".sql")
+    )
+    assert [number for number, _ in found] == list(range(1, len(found) + 1)), f"a gap in {schema}"
+    return found
+
+
+def schema_version(connection: apsw.Connection) -> int:
+    """How many migrations the database has seen."""
+    version = connection.pragma("user_version")
+    assert isinstance(version, int)
+    return version
+
+
+def migrate(connection: apsw.Connection, schema: str, *, name: str) -> None:
+    """Bring a database to the newest schema; raises `NewerSchema` where it is already beyond that."""
+    known = migrations(schema)
+    for number, script in known:
+        if schema_version(connection) >= number:
+            continue
+        with transaction(connection):
+            # Another process may have been faster, between that look and the lock.
+            if schema_version(connection) < number:
+                connection.execute(script)
+                connection.pragma("user_version", number)
+    version = schema_version(connection)
+    if version > len(known):
+        raise NewerSchema(
+            f"{name} has schema {version}, this version of Dispatch knows {len(known)}: "
+            "a later version has migrated it"
+        )
+
+
+# ---------------------------------------------------------------- statements
+
+_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+
+def statements(subject: str) -> dict[str, str]:
+    """The named statements of `sql/<subject>.sql`."""
+    text = (files(__package__) / "sql" / f"{subject}.sql").read_text("utf-8")
+    parts = _NAME.split(text)
+    return dict(zip(parts[1::2], (part.strip() for part in parts[2::2]), strict=True))
+
+
+_LIKE_SPECIAL = re.compile(r"([\\%_])")
+
+
+def like_literal(text: str) -> str:
+    r"""Text to stand for itself in a pattern of `LIKE … ESCAPE '\'`."""
+    return _LIKE_SPECIAL.sub(r"\\\1", text)
+
+
+def address_pattern(address_or_domain: str) -> str:
+    r"""The `LIKE … ESCAPE '\'` pattern of an address, or of any address in a domain (`example.org`).
+
+    LIKE compares ASCII without regard to case, which is right for domains (RFC 5321 section 2.4)
+    and merciful to a person who looks for a local part.
+    """
+    wanted = address_or_domain.strip()
+    if "@" in wanted[1:]:
+        return like_literal(wanted)
+    return "%@" + like_literal(wanted.removeprefix("@"))
+
+
+# ---------------------------------------------------------------- transactions and faults
+
+
+@contextmanager
+def transaction(connection: apsw.Connection) -> Iterator[None]:
+    """One write transaction: all of it on return, nothing of it after an exception. Raises `StoreFault`."""
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+        connection.execute("COMMIT")
+    except BaseException as error:
+        if connection.in_transaction:
+            try:
+                connection.execute("ROLLBACK")
+            except apsw.Error:
+                # SQLite rolls back by itself after the faults that make a ROLLBACK fail.
+                pass
+        if isinstance(error, apsw.Error):
+            raise _fault(error, "transaction undone") from error
+        raise
+
+
+@contextmanager
+def faults(doing: str) -> Iterator[None]:
+    """Turn the driver's exceptions into `StoreFault`, saying what was being done."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise _fault(error, doing) from error
+
+
+def _fault(error: apsw.Error, doing: str) -> StoreFault:
+    match error:
+        case apsw.FullError():
+            kind: type[StoreFault] = StoreFull
+        case apsw.BusyError() | apsw.LockedError():
+            kind = StoreBusy
+        case apsw.CorruptError() | apsw.NotADBError():
+            kind = StoreDamaged
+        case _:
+            kind = StoreFault
+    return kind(f"{doing}: {error}")

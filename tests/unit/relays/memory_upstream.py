@@ -1,0 +1,174 @@
+"""A network in memory: the test is the host, reads what the relay wrote and says what it likes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from tests.simulation.loop import SimulatedLoop
+from tests.unit.smtp.client_talk import CONTENT, ehlo_reply
+
+from dispatch.mail.envelope import Envelope, Recipient
+from dispatch.mail.ids import new_message_id
+from dispatch.mail.message import ContentFile, Message, Origin, Summary
+from dispatch.mail.report import Report
+from dispatch.ports import File, Transaction
+from dispatch.relays.smart_host import SmartHost
+from dispatch.relays.smtp import SmtpRelay
+
+PIPELINING = ("PIPELINING", "SIZE 100000000")
+GROUP = b"MAIL FROM:<a@a.example> SIZE=%d\r\nRCPT TO:<b@b.example>\r\nDATA\r\n"
+
+
+class MemoryConnection(asyncio.Transport):
+    """The host's end of one connection."""
+
+    def __init__(self, protocol: asyncio.Protocol, number: int) -> None:
+        super().__init__({"peername": ("192.0.2.1", 2500 + number)})
+        self.protocol = protocol
+        self.writes: list[bytes] = []
+        self.closed = False
+
+    # What the relay uses
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.writes.append(bytes(data))
+
+    def writelines(self, list_of_data: object) -> None:
+        self.write(b"".join(list_of_data))  # type: ignore[arg-type]
+
+    def abort(self) -> None:
+        self.closed = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    # What the test uses
+
+    def heard(self) -> bytes:
+        heard = b"".join(self.writes)
+        self.writes.clear()
+        return heard
+
+    def say(self, data: bytes) -> None:
+        assert not self.closed, "the relay has closed this connection"
+        self.protocol.data_received(data)
+
+    def open(self, *extensions: str) -> None:
+        self.say(b"220 host.example\r\n")
+        assert self.heard() == b"EHLO client.example\r\n"
+        self.say(ehlo_reply(*(extensions or PIPELINING)))
+
+    def take(self, count: int = 1) -> None:
+        """Accept `count` messages of one recipient, one group after the other."""
+        for _ in range(count):
+            self.say(b"250 ok\r\n250 ok\r\n354 go\r\n")
+            self.say(b"250 2.0.0 queued\r\n")
+
+    def drop(self, error: Exception | None = None) -> None:
+        self.closed = True
+        self.protocol.connection_lost(error)
+
+
+class MemoryNetwork:
+    """`ports.Network`; `faults` come first, one for each attempt."""
+
+    def __init__(self) -> None:
+        self.connections: list[MemoryConnection] = []
+        self.faults: deque[Exception] = deque()
+        self.attempts = 0
+
+    async def connect(
+        self, host: str, port: int, protocol: Callable[[], asyncio.Protocol], timeout_s: float
+    ) -> None:
+        self.attempts += 1
+        if self.faults:
+            raise self.faults.popleft()
+        made = protocol()
+        connection = MemoryConnection(made, self.attempts)
+        self.connections.append(connection)
+        made.connection_made(connection)
+
+
+class MemoryFile:
+    """`ports.File` to read from."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+        self.reads = 0
+        self.closed = False
+
+    def read_at(self, offset: int, size_bytes: int) -> bytes:
+        self.reads += 1
+        return self.content[offset : offset + size_bytes]
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Site:
+    """A relay, its clock, its network, and what became of the transactions."""
+
+    def __init__(self, **settings: object) -> None:
+        self.clock = SimulatedLoop()
+        self.network = MemoryNetwork()
+        self.files: dict[str, MemoryFile] = {}
+        self.reports: dict[str, Report] = {}
+        self.sending: list[str] = []
+        self.on_sending: Callable[[Transaction], None] | None = None
+        self.on_done: Callable[[str], None] | None = None
+        host = SmartHost(name="up", host="up.example", helo_name="client.example", **settings)  # type: ignore[arg-type]
+        self.relay = SmtpRelay(
+            host,
+            clock=self.clock,
+            network=self.network,
+            worker=self.clock.worker("content"),
+            open_content=self._open,
+        )
+
+    def _open(self, content: ContentFile) -> File:
+        return self.files[content.name]  # type: ignore[return-value]
+
+    def start(
+        self, key: str, content: bytes | ContentFile = CONTENT, envelope: Envelope | None = None
+    ) -> None:
+        envelope = envelope or Envelope("a@a.example", (Recipient("b@b.example"),))
+        size = len(content) if isinstance(content, bytes) else content.size_bytes
+        message = Message(
+            new_message_id(0, bytes(10)), 0, envelope, Origin("smtp", "127.0.0.1"), Summary(), size
+        )
+        indexes = tuple(range(len(envelope.recipients)))
+        self.relay.start(Transaction(message, indexes, content, self._sending, key), self._done)
+
+    def _sending(self, transaction: Transaction) -> None:
+        if self.on_sending is not None:
+            self.on_sending(transaction)
+        self.sending.append(str(transaction.tag))
+
+    def _done(self, transaction: Transaction, report: Report) -> None:
+        key = str(transaction.tag)
+        assert key not in self.reports, "reported twice"
+        self.reports[key] = report
+        if self.on_done is not None:
+            self.on_done(key)
+
+    async def settle(self) -> None:
+        """Let everything happen that can happen now."""
+        for _ in range(5):
+            await asyncio.sleep(0)
+            self.clock.settle()
+
+    async def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        await self.settle()
+
+    async def connection(self, number: int = 0, *extensions: str) -> MemoryConnection:
+        """Wait for that connection and open its session."""
+        await self.settle()
+        connection = self.network.connections[number]
+        connection.open(*extensions)
+        return connection
+
+    def codes(self, key: str) -> list[int | None]:
+        return [None if reply is None else reply.code for reply in self.reports[key].replies]

@@ -1,0 +1,211 @@
+"""What a start makes of what it finds."""
+
+from __future__ import annotations
+
+import pytest
+from tests.simulation.disk import Operation
+from tests.simulation.loop import SimulatedMark
+from tests.simulation.spool import SimulatedSpool, read_all, records
+
+from dispatch.ports import Lsn
+from dispatch.spool.faults import CorruptError
+
+
+def newest_with_mail(spool: SimulatedSpool) -> str:
+    """The segment written last, before the next start opens another."""
+    return spool.files(".segment")[-1]
+
+
+def test_a_complete_tail_that_nobody_was_told_of_is_kept_as_unanswered() -> None:
+    spool = SimulatedSpool()
+    (told,) = spool.put(b"told")
+    spool.append(b"untold")
+    spool.log.flush()
+    spool.kill()
+    reader = spool.reader()
+    entries = read_all(reader)
+    assert [entry.payload for entry in entries] == [b"told", b"untold"]
+    assert [reader.unanswered(entry.lsn) for entry in entries] == [False, True]
+    report = spool.log.recovery
+    assert report.unanswered_from <= entries[1].lsn < report.unanswered_to == report.end
+    assert entries[0].lsn == told
+    spool.put(b"later")
+    assert not reader.unanswered(read_all(reader)[-1].lsn)
+
+
+def test_a_torn_tail_is_cut_and_its_place_is_never_used_again() -> None:
+    spool = SimulatedSpool()
+    spool.put(b"told")
+    path = newest_with_mail(spool)
+    spool.append(b"torn " * 300)
+    spool.log.flush()
+    spool.disk.damage(path, 4096 + 1024, bytes(512))
+    spool.kill()
+    assert spool.payloads() == [b"told"]
+    assert spool.log.recovery.torn_bytes == 2048
+    assert spool.log.recovery.damage == ()
+    (lsn,) = spool.put(b"next")
+    assert lsn > 4096 + 512 + 2048
+
+
+def test_a_tail_is_written_again_before_it_is_synced() -> None:
+    """After a failed fsync the pages are clean: without writing them again, a second fsync would lie."""
+    lived = 0
+    for seed in range(30):
+        spool = SimulatedSpool()
+        spool.disk.chance.seed(seed)
+        spool.put(b"told")
+        spool.append(b"untold " * 200)
+        spool.fail("sync", "create", "sync_folder", "rename", times=10_000)
+        spool.loop.advance(1)
+        spool.kill()
+        before = spool.payloads()
+        lived += len(before) == 2
+        spool.process.kill()
+        spool.disk.power_cut()
+        spool.start()
+        assert spool.payloads() == before
+    assert lived
+
+
+def test_a_tail_that_cannot_be_synced_moves_into_the_next_segment() -> None:
+    spool = SimulatedSpool()
+    spool.put(b"told")
+    path = newest_with_mail(spool)
+    spool.append(b"untold")
+    spool.log.flush()
+    spool.process.kill()
+    spool.fail("sync", path=path)
+    spool.start()
+    spool.disk.fault = None
+    assert spool.log.recovery.carried_records == 1
+    reader = spool.reader()
+    entries = read_all(reader)
+    assert [entry.payload for entry in entries] == [b"told", b"untold"]
+    assert reader.unanswered(entries[1].lsn)
+    spool.put(b"later")
+    spool.restart()
+    assert spool.payloads() == [b"told", b"untold", b"later"]
+
+
+@pytest.mark.parametrize("ledger", [False, True])
+def test_without_the_mark_the_files_themselves_say_what_was_durable(ledger: bool) -> None:
+    spool = SimulatedSpool(ledger=ledger)
+    mail = records("mail", 40, 5000)
+    for payload in mail:
+        spool.put(payload)
+    spool.mark = SimulatedMark()
+    spool.kill()
+    assert spool.payloads() == mail
+    assert spool.log.durable == spool.mark.load() > 0
+    assert [read_all(spool.reader())[0].lsn] == [spool.lsn(mail[0])]
+
+
+def test_damage_below_the_mark_costs_one_record_and_raises_the_alarm() -> None:
+    spool = SimulatedSpool()
+    mail = records("mail", 10, 600)
+    spool.put(*mail[:5])
+    spool.put(*mail[5:])
+    path = newest_with_mail(spool)
+    hurt = spool.lsn(mail[2])
+    spool.disk.damage(path, hurt + 100, b"rotten")
+    spool.mark = SimulatedMark()
+    spool.kill()
+    (damage,) = spool.log.recovery.damage
+    assert (damage.start, damage.resume) == (hurt, spool.lsn(mail[3]))
+    (aside,) = spool.files(".damaged")
+    assert b"rotten" in spool.disk.content(aside)
+    reader = spool.reader()
+    assert [entry.payload for entry in read_all_but_damage(reader)] == mail[:2] + mail[3:]
+
+
+def read_all_but_damage(reader: object) -> list[object]:
+    entries: list[object] = []
+    cursor = Lsn(0)
+    while True:
+        try:
+            found = reader.read(cursor, 1 << 20)  # type: ignore[attr-defined]  # any LogReader
+        except CorruptError as corrupt:
+            assert corrupt.resume > cursor
+            cursor = corrupt.resume
+            continue
+        if not found:
+            return entries
+        entries += found
+        cursor = found[-1].next
+
+
+def test_a_bad_batch_that_a_later_one_vouches_for_is_damage_and_not_the_end() -> None:
+    spool = SimulatedSpool()
+    for payload in records("mail", 6, 600):
+        spool.put(payload)
+    path = newest_with_mail(spool)
+    spool.disk.damage(path, 4096 + 1024, bytes(1024))
+    spool.mark = SimulatedMark()
+    spool.kill()
+    assert len(spool.log.recovery.damage) == 1
+    assert spool.log.recovery.torn_bytes == 0
+    survivors = [entry.payload for entry in read_all_but_damage(spool.reader())]  # type: ignore[attr-defined]
+    assert survivors == [records("mail", 6, 600)[number] for number in (0, 2, 3, 4, 5)]
+
+
+def test_ledger_batches_behind_a_tear_are_cut_with_it() -> None:
+    """Several batches were written since the last sync; that a later one is whole proves nothing."""
+    spool = SimulatedSpool(ledger=True)
+    spool.put(b"durable")
+    path = newest_with_mail(spool)
+    for payload in records("unsynced", 3, 600):
+        spool.append(payload)
+        spool.log.flush()
+    spool.disk.damage(path, 4096 + 512 + 200, bytes(100))
+    spool.kill()
+    assert spool.payloads() == [b"durable"]
+    assert spool.log.recovery.damage == ()
+    spool.put(b"next")
+    spool.restart()
+    assert spool.payloads() == [b"durable", b"next"]
+
+
+def test_a_mark_above_all_that_can_be_read_is_damage_that_the_reader_is_told_of() -> None:
+    spool = SimulatedSpool()
+    mail = records("mail", 6, 600)
+    for payload in mail:
+        spool.put(payload)
+    path = newest_with_mail(spool)
+    last = spool.lsn(mail[5])
+    spool.disk.damage(path, last, bytes(512))
+    spool.kill()
+    spool.put(b"after")
+    found = [entry.payload for entry in read_all_but_damage(spool.reader())]  # type: ignore[attr-defined]
+    assert found == [*mail[:5], b"after"]
+
+
+def test_a_restart_does_not_read_what_was_durable_long_ago() -> None:
+    spool = SimulatedSpool(segment_bytes=32 << 10)
+    for payload in records("mail", 200, 5000):
+        spool.put(payload)
+    segments = len(spool.files(".segment"))
+    assert segments > 30
+    spool.log.close()
+    spool.process.kill()
+    reads: list[str] = []
+
+    def count(operation: Operation, path: str) -> None:
+        if operation == "read":
+            reads.append(path)
+
+    spool.disk.fault = count
+    spool.start()
+    assert len(reads) <= segments + 5
+
+
+def test_a_recovery_that_dies_again_and_again_loses_nothing() -> None:
+    spool = SimulatedSpool()
+    mail = records("mail", 20, 3000)
+    for payload in mail:
+        spool.put(payload)
+    for _ in range(20):
+        spool.kill()
+    assert spool.payloads() == mail
+    spool.put(b"after")
+    assert spool.payloads() == [*mail, b"after"]
