@@ -334,13 +334,13 @@ def live_through(steps: list[Step], seed: int, sync_interval_s: float) -> None:
     history.end()
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=st.lists(STEPS, max_size=40), seed=st.integers(0, 1 << 32))
 def test_the_mail_log_keeps_its_word(steps: list[Step], seed: int) -> None:
     live_through(steps, seed, 0.0)
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=st.lists(STEPS, max_size=40), seed=st.integers(0, 1 << 32))
 def test_the_ledger_keeps_its_word(steps: list[Step], seed: int) -> None:
     live_through(steps, seed, LEDGER_INTERVAL_S)

@@ -1,50 +1,55 @@
 """The log: one line an event on standard error, for people (`text`) or for machines (`json`).
 
-Events and their levels are declared in `observe`. Values come from strangers (addresses, replies, names),
-so control characters never reach the line: a peer cannot forge a line, nor speak to a terminal.
+Events and their levels are declared in `observe`. Values come from strangers (addresses, replies, names), so
+control characters never reach the line: a peer cannot forge a line, nor speak to a terminal.
+
+A line is written for every recipient's final outcome, so it is on the way of each message: a few
+microseconds, and no logging framework (docs/decisions/0008).
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import MutableMapping
+import time
+from functools import lru_cache
 from typing import Literal, TextIO
 
-import structlog
+import msgspec
 
 from dispatch.observe import EVENTS, LEVELS, Level, Reporter
 
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-_PLAIN = re.compile(r"[^\s\"'=\\]+")
-
-
-class _Line(structlog.BoundLoggerBase):
-    """A logger with one method: levels are a matter of the event, not of the call."""
-
-    def write(self, event: str, **fields: object) -> None:
-        self._proxy_to_logger("msg", event, **fields)
+_plain = re.compile(r"[^\s\"'=\\]+").fullmatch
+_encode_json = msgspec.json.Encoder().encode
 
 
 def reporter(
     process: str, level: Level, format_: Literal["text", "json"], out: TextIO | None = None
 ) -> Reporter:
     """Make the reporter of a process; `level` is the least that is written."""
-    stream = sys.stderr if out is None else out
+    write = (sys.stderr if out is None else out).write
+    flush = (sys.stderr if out is None else out).flush
     least = LEVELS.index(level)
-    written = frozenset(name for name, event in EVENTS.items() if LEVELS.index(event.level) >= least)
-    render = structlog.processors.JSONRenderer() if format_ == "json" else _render_text
-    logger = structlog.wrap_logger(
-        structlog.PrintLogger(stream),
-        processors=[structlog.processors.TimeStamper(fmt="iso", utc=True), _scrub, render],
-        wrapper_class=_Line,
-    )
+    heads = {
+        name: (event.level, f" {event.level.upper():<7} {name} process={process}")
+        for name, event in EVENTS.items()
+        if LEVELS.index(event.level) >= least
+    }
 
     def report(event: str, /, **fields: object) -> None:
-        if event not in written:
+        head = heads.get(event)
+        if head is None:
             return
+        if format_ == "json":
+            line = _json_line(event, head[0], process, fields)
+        else:
+            line = _timestamp() + head[1] + "".join([_field(key, value) for key, value in fields.items()])
+        if not line.isprintable():
+            line = _UNPRINTABLE.sub(" ", line)
         try:
-            logger.write(event, level=EVENTS[event].level, process=process, **fields)
+            write(line + "\n")
+            flush()
         except (OSError, ValueError):
             # Standard error may be a pipe whose reader is gone; a process that serves mail goes on.
             return
@@ -52,24 +57,35 @@ def reporter(
     return report
 
 
-def _scrub(_: object, __: str, line: MutableMapping[str, object]) -> MutableMapping[str, object]:
-    for key, value in line.items():
+def _field(key: str, value: object) -> str:
+    if value is None:
+        return ""
+    text = f"{value:.3f}" if isinstance(value, float) else str(value)
+    if _plain(text):
+        return f" {key}={text}"
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f' {key}="{escaped}"'
+
+
+def _json_line(event: str, level: Level, process: str, fields: dict[str, object]) -> str:
+    line: dict[str, object] = {"time": _timestamp(), "level": level, "event": event, "process": process}
+    for key, value in fields.items():
         if isinstance(value, float):
             line[key] = round(value, 3)
-        elif not isinstance(value, int | None):
+        elif isinstance(value, int | None):
+            line[key] = value
+        else:
             line[key] = _UNPRINTABLE.sub(" ", str(value))
-    return line
+    return _encode_json(line).decode()
 
 
-def _render_text(_: object, __: str, line: MutableMapping[str, object]) -> str:
-    fields = dict(line)
-    head = f"{fields.pop('timestamp')} {str(fields.pop('level')).upper():<7} {fields.pop('event')}"
-    return head + "".join(f" {key}={_quoted(value)}" for key, value in fields.items() if value is not None)
+def _timestamp() -> str:
+    """RFC 3339 in UTC, with milliseconds."""
+    now_s = time.time()
+    second = int(now_s)
+    return f"{_second(second)}.{int((now_s - second) * 1000):03d}Z"
 
 
-def _quoted(value: object) -> str:
-    text = str(value)
-    if _PLAIN.fullmatch(text):
-        return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
+@lru_cache(maxsize=4)
+def _second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))

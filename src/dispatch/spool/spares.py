@@ -43,8 +43,9 @@ class Spares:
         self._ready: deque[str] = deque()
         found = [match for name in disk.names(folder) if (match := _NAME.fullmatch(name))]
         self._numbers = count(max((int(match[1], 16) for match in found), default=0) + 1)
-        self._unfinished = [match[0] for match in found]
-        """Found at the start: of unknown length, to be completed before they count."""
+        self._unfinished: list[str] = []
+        for match in found:
+            (self._ready if self._is_full(match[0]) else self._unfinished).append(match[0])
 
     @property
     def ready(self) -> int:
@@ -67,6 +68,13 @@ class Spares:
             self._discard(name)
             raise
         return file
+
+    def _is_full(self, name: str) -> bool:
+        file = self._disk.open(self._path(name))
+        try:
+            return file.size() == self._segment_bytes
+        finally:
+            file.close()
 
     def _take(self) -> tuple[str, File]:
         while self._ready:

@@ -192,6 +192,16 @@ def test_a_log_opens_on_a_full_disk_and_takes_mail_when_there_is_room() -> None:
     assert spool.payloads() == [b"before", b"after"]
 
 
+def test_the_reserve_is_there_for_a_start_on_a_full_disk_too() -> None:
+    spool = SimulatedSpool(ledger=True, segment_bytes=32 << 10)
+    spool.put(b"before")
+    spool.disk.capacity_bytes = spool.disk.used_bytes
+    spool.kill()
+    assert spool.log.unwell is None
+    spool.put(b"after")
+    assert spool.payloads() == [b"before", b"after"]
+
+
 def test_upkeep_that_fails_does_not_disturb_the_mail() -> None:
     spool = SimulatedSpool(segment_bytes=32 << 10)
     spool.fail("create", "rename", "remove", error=disk_full, path=".spare")

@@ -1,0 +1,84 @@
+"""The ledger read as an auditor would: every record against the table of states, every recipient to its end.
+
+Knows nothing of the queue's own recovery; it believes the records alone, in their order.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from dispatch.mail.delivery import DeliveryState, Move, move
+from dispatch.mail.ids import MessageId
+from dispatch.mail.message import Message
+from dispatch.ports import LogReader, Lsn
+from dispatch.queue.recovery import read_all
+from dispatch.spool.records import Accepted, Attempted, Moved, Sending, decode_ledger
+
+Key = tuple[MessageId, int]
+
+_WAITING = DeliveryState.WAITING
+
+
+class Audit:
+    """What the ledger says became of everything."""
+
+    def __init__(self, ledger: LogReader) -> None:
+        self.messages: dict[MessageId, Message] = {}
+        self.states: dict[Key, DeliveryState] = {}
+        self.sent: Counter[Key] = Counter()
+        """*Sending* records."""
+        self.uncertain: Counter[Key] = Counter()
+        self.delivered: Counter[Key] = Counter()
+        self.power: set[MessageId] = set()
+        self._open: set[Key] = set()
+        """*Sending*, and no word since."""
+        for entry in read_all(ledger, Lsn(0)):
+            self._follow(decode_ledger(entry.payload))
+
+    def _follow(self, record: object) -> None:
+        match record:
+            case Accepted():
+                assert record.message.id not in self.messages, "taken up twice"
+                self.messages[record.message.id] = record.message
+                for index in range(len(record.message.envelope.recipients)):
+                    self.states[record.message.id, index] = _WAITING
+                if record.power:
+                    self.power.add(record.message.id)
+            case Sending():
+                for index in record.indexes:
+                    key = record.id, index
+                    assert self.states[key] is _WAITING, f"sent although {self.states[key]}"
+                    assert key not in self._open, "sent while an earlier attempt has no outcome"
+                    self._open.add(key)
+                    self.sent[key] += 1
+            case Attempted():
+                for result in record.results:
+                    for index in result.indexes:
+                        self._attempted(record.id, index, result.move, result.state)
+            case Moved():
+                for index in record.indexes:
+                    self._moved((record.id, index), record)
+
+    def _attempted(self, message_id: MessageId, index: int, what: Move, state: DeliveryState) -> None:
+        key = message_id, index
+        attempting = move(self.states[key], Move.ATTEMPT)
+        assert move(attempting, what) is state
+        if what is Move.LOSE_REPLY:
+            self.uncertain[key] += 1
+        if what is Move.DELIVER:
+            self.delivered[key] += 1
+            assert key in self._open, "delivered without having been sent"
+        self.states[key] = state
+        self._open.discard(key)
+
+    def _moved(self, key: Key, record: Moved) -> None:
+        if record.move is Move.LOSE_REPLY:
+            assert key in self._open, "called uncertain without having been sent"
+            assert self.states[key] is _WAITING
+            self.uncertain[key] += 1
+            self.states[key] = DeliveryState.UNCERTAIN
+            self._open.discard(key)
+            return
+        assert key not in self._open, f"{record.move} while it was being sent"
+        self.states[key] = move(self.states[key], record.move)
+        assert self.states[key] is record.state
