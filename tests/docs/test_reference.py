@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from scripts.reference import FOLDER, stale
+
 from dispatch.observe import EVENTS
 from dispatch.settings.model import all_keys
-from scripts.reference import FOLDER, stale
 
 SOURCE = Path(__file__).parents[2] / "src/dispatch"
 REPORTERS = {"report", "_report", "alarm", "_say"}

@@ -99,10 +99,7 @@ def _finish(world: World) -> None:
     for _ in range(40):
         life = world.start()
         try:
-            for _ in range(8):
-                life.process.pass_time(400.0)
-                life.order(Order("release", QueueFilter(state=DeliveryState.HELD)))
-            life.process.pass_time(400.0)
+            _let_it_end(life)
         except Death:
             # A poisonous message that has not killed often enough.
             life.bury()
@@ -115,6 +112,16 @@ def _finish(world: World) -> None:
     _nothing_is_lost(world, audit)
     _nothing_is_left(world, life, audit)
     life.bury()
+
+
+def _let_it_end(life: Life) -> None:
+    """Until no delivery is on its way any more; what is held is released."""
+    for _ in range(60):
+        life.process.pass_time(40.0)
+        if not life.busy:
+            break
+        life.order(Order("release", QueueFilter(state=DeliveryState.HELD)))
+    life.process.pass_time(6.0)
 
 
 def _nothing_is_lost(world: World, audit: Audit) -> None:
@@ -143,7 +150,9 @@ def _nothing_is_left(world: World, life: Life, audit: Audit) -> None:
         for row in parked.deliveries if parked else ():
             kept[message_id, row.index] = row.state
     stays = {
-        key: state for key, state in audit.states.items() if state.failed or state is DeliveryState.QUARANTINED
+        key: state
+        for key, state in audit.states.items()
+        if state.failed or state is DeliveryState.QUARANTINED
     }
     assert kept == stays
     files = {audit.messages[message_id].content_file for message_id, _ in kept}

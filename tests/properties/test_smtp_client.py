@@ -1,4 +1,4 @@
-"""Properties of the client core: cuts change nothing, and no host makes it crash, hang or say what it must not."""
+"""Properties of the client core: cuts change nothing; no host makes it crash, hang or misspeak."""
 
 from __future__ import annotations
 

@@ -120,6 +120,7 @@ class Process:
         self.loop = VirtualLoop(machine)
         self.disk = machine.disk.process()
         self.chance = SimulatedChance(machine.random.getrandbits(32))
+        self._running: asyncio.Task[Any] | None = None
 
     # ------------------------------------------------------------ the ports
 
@@ -139,7 +140,9 @@ class Process:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run until the work is done. Raises `Death`, and the first fault that a callback raised."""
-        result = self.loop.run_until_complete(work)
+        # Kept: a task whose step was dropped by a death would be collected before `bury` sees it.
+        self._running = self.loop.create_task(work)
+        result: T = self.loop.run_until_complete(self._running)
         if self.loop.faults:
             raise self.loop.faults[0]
         return result

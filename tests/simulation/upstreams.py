@@ -28,14 +28,17 @@ LATER = reply(451, "4.3.0", "not now")
 NEVER = reply(554, "5.7.1", "not this")
 NO_SUCH_USER = reply(550, "5.1.1", "no such user")
 FULL_MAILBOX = reply(452, "4.2.2", "mailbox full")
-TIMEOUT_S = 300.0
+TIMEOUT_S = 60.0
 
 
 class Received:
     """What reached the upstreams, over all lives of our processes."""
 
     def __init__(self) -> None:
-        self.counts: Counter[tuple[MessageId, int]] = Counter()
+        self.sendings: Counter[tuple[MessageId, int]] = Counter()
+        """How often the end of data was about to leave for them."""
+        self.taken: dict[tuple[MessageId, int], list[int]] = {}
+        """At which of these times an upstream took it over: more than once is a duplicate."""
         self.files: set[str] = set()
         """Content files that must be there when they are read."""
         self.poison: set[MessageId] = set()
@@ -110,6 +113,7 @@ class Upstream:
         self._content(transaction, done, refused)
 
     def _content(self, transaction: Transaction, done: Done, refused: list[Reply | None]) -> None:
+        self._received.sendings.update((transaction.message.id, index) for index in transaction.indexes)
         try:
             transaction.sending(transaction)
         except LogUnwell:
@@ -134,7 +138,8 @@ class Upstream:
     def _take(self, transaction: Transaction, refused: list[Reply | None]) -> None:
         for index, refusal in zip(transaction.indexes, refused, strict=True):
             if refusal is None:
-                self._received.counts[transaction.message.id, index] += 1
+                key = transaction.message.id, index
+                self._received.taken.setdefault(key, []).append(self._received.sendings[key])
 
     def _answered(
         self, refused: list[Reply | None], last: Reply | None, fault: Fault | None = None

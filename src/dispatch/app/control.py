@@ -58,6 +58,10 @@ async def start_control(
     return service
 
 
+class MistakenSettings(Exception):
+    """New settings were not published; each of their mistakes was reported."""
+
+
 class Publisher:
     """Reads the settings from where `dispatch serve` read them, and publishes them."""
 
@@ -80,13 +84,13 @@ class Publisher:
         return load(self._given.config, os.environ, overrides).settings
 
     def publish(self) -> Settings:
-        """Raises `SettingsErrors` after each mistake was reported; then those in force stay."""
+        """Raises `MistakenSettings` after each mistake was reported."""
         try:
             settings = self._load()
         except SettingsErrors as errors:
             for mistake in errors.mistakes:
                 self._report("reload_failed", why=str(mistake))
-            raise
+            raise MistakenSettings("the settings have mistakes; those in force stay") from None
         self._report("settings_published", number=publish(self._folders.settings, settings))
         if self._in_force is not None:
             # Compared with what the processes were started with: what waits for a restart goes on waiting.

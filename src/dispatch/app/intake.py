@@ -76,6 +76,13 @@ class InForce:
         self._report = report
         self.acceptance = Acceptance(machine.clock, machine.chance, log, acceptance_rules(settings))
         self.levels = DiskLevels(disk_limits(settings))
+        self.disk = DiskWatch(
+            machine.disk,
+            self.levels,
+            clock=machine.clock,
+            worker=machine.threads.worker("disk"),
+            changed=lambda level: report("disk_level", level=level.name.lower()),
+        )
         content = ContentFolder(
             machine.disk, CONTENT, worker=machine.threads.worker("content"), incarnation=log.incarnation
         )
@@ -101,6 +108,7 @@ class InForce:
         self.acceptance.rules = acceptance_rules(new)
         self.listener.rules = connection_rules(new)
         self.levels.limits = disk_limits(new)
+        self.disk.look()
         self._report("settings_applied", number=self._watch.number)
 
     def _refused(self, refusal: Refusal, origin: Origin) -> None:
@@ -133,19 +141,12 @@ async def start_intake(
     )
     report_recovery(report, "mail log", log.recovery)
     in_force = InForce(watch, machine, log, report)
-    disk = DiskWatch(
-        machine.disk,
-        in_force.levels,
-        clock=machine.clock,
-        worker=machine.threads.worker("disk"),
-        changed=lambda level: report("disk_level", level=level.name.lower()),
-    )
     service = IntakeService(
         machine.clock,
         in_force.listener,
         log,
         released=machine.mark(folders.released, False),
-        watches=(disk, LogHealth(machine.clock, log, "mail log", report)),
+        watches=(in_force.disk, LogHealth(machine.clock, log, "mail log", report)),
         changed=watch.changed,
         apply=in_force.apply,
     )

@@ -203,6 +203,10 @@ class SmtpSession:
                 raise AssertionError("STARTTLS is not announced")
 
     def _offered(self, offered: MailOffered) -> None:
+        if self._draining:
+            # A client that pipelines has the next transaction under way before the last is answered.
+            self._core.answer(_SHUTTING_DOWN)
+            return
         desk = self._desk
         self._rules = desk.rules
         level = desk.disk_level()

@@ -201,6 +201,8 @@ class Orders:
 
     async def _order(self, moves: tuple[Move, ...], wanted: QueueFilter) -> Done:
         async with self._turn:
+            # A start that has not claimed its suspects yet does so before this is answered.
+            await self._all_durable()
             self._scheduler.freeze()
             try:
                 self._scheduler.unload_all()

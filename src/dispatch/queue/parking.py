@@ -50,9 +50,10 @@ class _Made:
 class _Question:
     __slots__ = ("ask", "failed")
 
-    def __init__(self, ask: Callable[[], None], failed: Callable[[Exception], None]) -> None:
+    def __init__(self, ask: Callable[[], None], failed: Callable[[Exception], None] | None) -> None:
         self.ask = ask
         self.failed = failed
+        """None: it is no question but an order, which keeps its place until it is carried out."""
 
 
 class Parking:
@@ -113,12 +114,28 @@ class Parking:
         self.ask(question, done, lambda _: done(None))
 
     def unclaim(self, taken: list[Taken]) -> None:
-        """They go back unchanged, now or as soon as the store can."""
+        """They go back unchanged.
 
-        def again(_: Exception) -> None:
-            self._clock.call_later(RETRY_S, lambda: self.unclaim(taken))
+        In its place among everything else: later, a newer claim of the same deliveries would be given back.
+        """
 
-        self.ask(lambda store: store.put_back(taken), lambda _: None, again)
+        def answer(result: None | Exception) -> None:
+            if self._closed:
+                return
+            if isinstance(result, Exception):
+                self._fault(result)
+                self._clock.call_later(RETRY_S, give_back)
+                self._answer_all(result)
+                return
+            self._busy = False
+            self._next()
+
+        def give_back() -> None:
+            if not self._closed:
+                self._worker.call(lambda: self._store.put_back(taken), answer)
+
+        self._line.append(_Question(give_back, None))
+        self._soon()
 
     def ask(
         self,
@@ -202,10 +219,15 @@ class Parking:
 
     def _answer_all(self, fault: Exception) -> None:
         """Nobody's question waits until the disk is well."""
-        questions = [each for each in self._line if isinstance(each, _Question)]
-        self._line = deque(each for each in self._line if not isinstance(each, _Question))
-        for question in questions:
-            question.failed(fault)
+        line, self._line = self._line, deque()
+        failed: list[Callable[[Exception], None]] = []
+        for each in line:
+            if isinstance(each, _Question) and each.failed is not None:
+                failed.append(each.failed)
+            else:
+                self._line.append(each)
+        for tell in failed:
+            tell(fault)
 
 
 def _cost_bytes(change: Change) -> int:

@@ -97,9 +97,12 @@ def write_captured(
         file = disk.open(part, create=True)
     try:
         _write(file, _encode_head(head), content)
-    except Exception:
+    except OSError:
         file.close()
-        disk.remove(part)
+        try:
+            disk.remove(part)
+        except OSError:
+            pass  # the next attempt removes it; the first error is the one to tell
         raise
     file.close()
     disk.rename(part, path)

@@ -130,13 +130,15 @@ class SmtpRelay:
             self._serve(connection)
         self._report(job, report)
 
-    def untried(self, job: Job, report: Report) -> None:
+    def untried(self, connection: SmtpConnection, job: Job, report: Report) -> None:
         if job.retried or self._closing:
             self._report(job, report)
             return
         job.retried = True
         self._waiting_fresh.append(job)
-        self._open_as_needed()
+        if connection not in self._open:
+            self._open_as_needed()
+        # Otherwise its end comes next: it makes room, and may say how to talk to this host.
 
     def withdrawn(self, job: Job) -> None:
         self._waiting.appendleft(job)

@@ -74,7 +74,7 @@ class ConnectionOwner(Protocol):
         """The job is over. The connection may be idle now; it may be given another job at once."""
         ...
 
-    def untried(self, job: Job, report: Report) -> None:
+    def untried(self, connection: SmtpConnection, job: Job, report: Report) -> None:
         """The session ended before the job; it may be tried again without risk."""
         ...
 
@@ -218,7 +218,7 @@ class SmtpConnection(asyncio.Protocol):
                 elif isinstance(event, ContentWanted):
                     self._supply(event.exchange)
                 elif isinstance(event, Untried):
-                    owner.untried(event.exchange.key, event.report)
+                    owner.untried(self, event.exchange.key, event.report)
                 elif isinstance(event, Ready):
                     owner.ready(self)
                 else:

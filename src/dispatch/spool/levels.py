@@ -83,6 +83,12 @@ class DiskWatch:
         if self._timer is not None:
             self._timer.cancel()
 
+    def look(self) -> None:
+        """Ask now: the limits have changed."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._ask()
+
     def _ask(self) -> None:
         self._timer = None
         self._worker.call(self._disk.free_bytes, self._answered)

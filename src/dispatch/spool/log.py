@@ -31,7 +31,7 @@ from dispatch.ports import AppendFault, Buffer, Chance, Clock, Disk, Lsn, Mark, 
 from dispatch.spool.commit import Append, Commit, OpenSegment, WriteBatch
 from dispatch.spool.faults import LogUnwell, append_fault
 from dispatch.spool.frames import align, frames_bytes
-from dispatch.spool.recovery import Recovered, RecoveryReport, recover
+from dispatch.spool.recovery import Recovered, recover
 from dispatch.spool.segments import HEADER_BYTES, Segment, SegmentName, new_generation, segment_names
 from dispatch.spool.spares import Spares
 
@@ -126,16 +126,7 @@ class SegmentLog:
         self._worker = threads.worker(f"{folder} commit")
         self._upkeep = threads.worker(f"{folder} upkeep")
         self._open_first()
-        self.recovery = RecoveryReport(
-            end=recovered.durable,
-            unanswered_from=recovered.unanswered_from,
-            unanswered_to=recovered.durable,
-            torn_bytes=recovered.torn_bytes,
-            damage=recovered.damage,
-            carried_records=len(recovered.carried),
-            segments=len(recovered.chain.segments),
-            elapsed_s=clock.monotonic() - start_s,
-        )
+        self.recovery = recovered.report(clock.monotonic() - start_s)
 
     # ------------------------------------------------------------ the port
 

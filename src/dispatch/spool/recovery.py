@@ -65,6 +65,18 @@ class Recovered(NamedTuple):
     torn_bytes: int
     damage: tuple[Damage, ...]
 
+    def report(self, elapsed_s: float) -> RecoveryReport:
+        return RecoveryReport(
+            end=self.durable,
+            unanswered_from=self.unanswered_from,
+            unanswered_to=self.durable,
+            torn_bytes=self.torn_bytes,
+            damage=self.damage,
+            carried_records=len(self.carried),
+            segments=len(self.chain.segments),
+            elapsed_s=elapsed_s,
+        )
+
 
 def recover(disk: Disk, folder: str, mark: int, segment_bytes: int) -> Recovered:
     """Find the end of the log and put its tail on stable storage. `mark` is the durable mark as it was left.

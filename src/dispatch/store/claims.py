@@ -7,6 +7,7 @@ claimed again. What became of it meanwhile, the ledger knows; recovery comes bef
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 import apsw
 import msgspec
@@ -65,15 +66,13 @@ class Claims:
         cursor = self._execute(_SQL["walk_lane"], (lane.number, *lane.resume))
         for row in cursor:
             due_ms, number, position = row
-            if due_ms > now_ms:
-                lane.next_due_ms = due_ms
-                break
-            if number not in seen and not self._in_hand.get(number, 0) >> position & 1:
-                if len(picked) == count:
+            if not self.holds(number, position):
+                if due_ms > now_ms or (len(picked) == count and number not in seen):
                     lane.next_due_ms = due_ms
                     break
-                seen.add(number)
-                picked.append(Picked(lane, Place(*row)))
+                if number not in seen:
+                    seen.add(number)
+                    picked.append(Picked(lane, Place(*row)))
             lane.resume = Place(*row)
         cursor.close(True)
         return picked
@@ -153,13 +152,15 @@ class Claims:
         number = self._numbers.get(message_id)
         if number is None:
             return
+        # Read before anything is changed: after a fault it is asked again.
+        rows = cast("list[tuple[int, int, int]]", self._execute(_SQL["waiting_of"], (number,)).fetchall())
         mask = self._in_hand[number]
         back = mask & sum({1 << index for index in indexes})
         if back == mask:
             del self._in_hand[number], self._numbers[message_id]
         else:
             self._in_hand[number] = mask & ~back
-        for lane, due_ms, position in self._execute(_SQL["waiting_of"], (number,)):
+        for lane, due_ms, position in rows:
             if back >> position & 1:
                 self.lanes.notice(self.lanes.numbered(lane), Place(due_ms, number, position))
 

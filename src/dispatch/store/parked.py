@@ -202,7 +202,7 @@ class ParkedStore:
         if standing is None:
             return False
         old = self._lanes.numbered(standing[0])
-        self._leave(old, number, delivery.index, DeliveryState(standing[1]))
+        self._leave(old, DeliveryState(standing[1]))
         lane = old if old.relay == delivery.relay else self._lane(delivery.relay, old.priority, old.share)
         self._enter(lane, number, delivery)
         self._execute(
@@ -231,9 +231,9 @@ class ParkedStore:
             if number is not None:
                 keys += [(number, index) for index in settle.indexes]
         numbers: dict[int, None] = {}
-        for number, position, lane, state in self._executemany(_SQL["settle_delivery"], keys):
+        for number, lane, state in self._executemany(_SQL["settle_delivery"], keys):
             numbers[number] = None
-            self._leave(self._lanes.numbered(lane), number, position, DeliveryState(state))
+            self._leave(self._lanes.numbered(lane), DeliveryState(state))
         gone: list[tuple[int]] = []
         freed: list[ContentFile] = []
         for number, head in self._executemany(_SQL["drop_message"], [(number,) for number in numbers]):
@@ -250,10 +250,10 @@ class ParkedStore:
         if state is _WAITING:
             self._lanes.notice(lane, Place(delivery.due_ms, number, delivery.index))
 
-    def _leave(self, lane: Lane, number: int, position: int, state: DeliveryState) -> None:
+    def _leave(self, lane: Lane, state: DeliveryState) -> None:
         lane.tally[state] -= 1
         self._touched.add((lane, state))
-        if state is _WAITING and not self._claims.holds(number, position):
+        if state is _WAITING:
             lane.doubtful = True
 
     def _number_of(self, message_id: MessageId) -> int | None:

@@ -176,12 +176,25 @@ def test_a_segment_that_a_power_cut_took_is_part_of_the_tear() -> None:
         spool.log.flush()
     spool.disk.process().remove(spool.files(".segment")[2])
     spool.kill()
-    assert spool.payloads() == [b"durable", *records("unsynced", 6, 9000)[:1]]
+    assert spool.payloads() == [b"durable", *records("unsynced", 6, 9000)[:2]]
     assert spool.log.recovery.damage == ()
     assert spool.log.recovery.torn_bytes > 0
     spool.put(b"next")
     spool.restart()
-    assert spool.payloads() == [b"durable", *records("unsynced", 6, 9000)[:1], b"next"]
+    assert spool.payloads() == [b"durable", *records("unsynced", 6, 9000)[:2], b"next"]
+
+
+def test_releasing_early_and_losing_the_mark_does_not_look_like_a_tear() -> None:
+    spool = SimulatedSpool(ledger=True, segment_bytes=16 << 10)
+    outcomes = records("outcome", 6, 9000)
+    spool.put(*outcomes)
+    spool.log.release(spool.lsn(outcomes[5]))
+    spool.loop.settle()
+    spool.mark = SimulatedMark()
+    spool.kill()
+    assert spool.log.recovery.damage == ()
+    reader = spool.reader()
+    assert read_all(reader, reader.oldest)[-1].payload == outcomes[5]
 
 
 def test_a_mark_above_all_that_can_be_read_is_damage_that_the_reader_is_told_of() -> None:

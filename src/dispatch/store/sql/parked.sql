@@ -1,9 +1,10 @@
 -- Statements of the parked store (store/parked.py).
 
 -- name: park_message
--- Passes over a number that is taken: by the same message, or by another of its millisecond.
+-- Does nothing where the message is here, nor where another of its millisecond has its number.
 INSERT INTO message (number, id, sender, size_bytes, in_file, head)
-VALUES (?, ?, ?, ?, ?, ?)
+SELECT ?1, ?2, ?3, ?4, ?5, ?6
+WHERE NOT EXISTS (SELECT 1 FROM message WHERE number BETWEEN ?1 AND ?1 + 15 AND id = ?2)
 ON CONFLICT (number) DO NOTHING
 
 -- name: park_content
@@ -41,7 +42,7 @@ WHERE number BETWEEN ?1 AND ?1 + 15
 -- name: settle_delivery
 DELETE FROM delivery
 WHERE message = ? AND position = ?
-RETURNING message, position, lane, state
+RETURNING message, lane, state
 
 -- name: drop_message
 -- With its last delivery only. The head is wanted where it names a content file.
