@@ -101,7 +101,7 @@ class Shell:
 
     def close(self) -> None:
         os.killpg(self._bash.pid, signal.SIGKILL)
-        self._bash.wait()
+        self._bash.communicate()
 
 
 @pytest.fixture
