@@ -42,12 +42,15 @@ def run(seed: int, folder: Path) -> None:
         life = world.start(die_after=_steps(world))
         try:
             _live(world, life, random.randrange(2, 25))
-            if random.random() < 0.3:
-                raise Death("at leisure")
         except Death:
             pass
+        else:
+            if random.random() < 0.3:
+                # To its end without another start: nothing may have been forgotten in memory.
+                _finish(world, life)
+                return
         _die(world, life)
-    _finish(world)
+    _finish(world, world.start())
 
 
 def _steps(world: World) -> int | None:
@@ -93,16 +96,16 @@ def _die(world: World, life: Life) -> None:
         world.cut_power()
 
 
-def _finish(world: World) -> None:
+def _finish(world: World, life: Life) -> None:
     """No more trouble: everything that was acknowledged comes to its end."""
-    world.trouble = 0.0
     for _ in range(40):
-        life = world.start()
+        life.calm()
         try:
             _let_it_end(life)
         except Death:
             # A poisonous message that has not killed often enough.
             life.bury()
+            life = world.start()
             continue
         break
     else:

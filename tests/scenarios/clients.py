@@ -30,7 +30,9 @@ Client = Callable[[int, Path, Offer], None]
 
 def _run(command: list[str], stdin: bytes | None = None, folder: Path | None = None) -> None:
     done = subprocess.run(command, input=stdin, capture_output=True, timeout=60, cwd=folder, check=False)
-    assert done.returncode == 0, f"{command}: {done.returncode}\n{done.stdout.decode()}\n{done.stderr.decode()}"
+    assert done.returncode == 0, (
+        f"{command}: {done.returncode}\n{done.stdout.decode()}\n{done.stderr.decode()}"
+    )
 
 
 def _file(folder: Path, content: bytes) -> str:
@@ -50,26 +52,39 @@ def with_swaks(port: int, folder: Path, offer: Offer) -> None:
     # Left to itself, swaks ends the last line also where it is ended; so the end of data is ours, too.
     stuffed = re.sub(rb"(?m)^\.", b"..", offer.content) + b"."
     _run(
-        [needed("swaks", "swaks"), "--server", "127.0.0.1", "--port", str(port), "--helo", HELO]
-        + ["--from", offer.sender, "--to", ",".join(offer.recipients)]
-        + ["--no-data-fixup", "--data", f"@{_file(folder, stuffed)}"]
+        [
+            *(needed("swaks", "swaks"), "--server", "127.0.0.1", "--port", str(port), "--helo", HELO),
+            *("--from", offer.sender, "--to", ",".join(offer.recipients)),
+            *("--no-data-fixup", "--data", f"@{_file(folder, stuffed)}"),
+        ]
     )
 
 
 def with_curl(port: int, folder: Path, offer: Offer) -> None:
     to = [word for recipient in offer.recipients for word in ("--mail-rcpt", recipient)]
     _run(
-        [needed("curl", "curl"), "-sS", f"smtp://127.0.0.1:{port}/{HELO}", "--mail-from", offer.sender, *to]
-        + ["-T", _file(folder, offer.content)]
+        [
+            *(needed("curl", "curl"), "-sS", f"smtp://127.0.0.1:{port}/{HELO}"),
+            *("--mail-from", offer.sender, *to, "-T", _file(folder, offer.content)),
+        ]
     )
 
 
 def with_msmtp(port: int, folder: Path, offer: Offer) -> None:
-    switched_off = ("auth", "tls", "set-date-header", "set-msgid-header", "set-from-header", "remove-bcc-headers")
+    switched_off = (
+        "auth",
+        "tls",
+        "set-date-header",
+        "set-msgid-header",
+        "set-from-header",
+        "remove-bcc-headers",
+    )
     _run(
-        [needed("msmtp", "msmtp"), "--file=/dev/null", "--host=127.0.0.1", f"--port={port}"]
-        + [f"--domain={HELO}", f"--from={offer.sender}", *(f"--{name}=off" for name in switched_off)]
-        + ["--", *offer.recipients],
+        [
+            *(needed("msmtp", "msmtp"), "--file=/dev/null", "--host=127.0.0.1", f"--port={port}"),
+            *(f"--domain={HELO}", f"--from={offer.sender}", *(f"--{name}=off" for name in switched_off)),
+            *("--", *offer.recipients),
+        ],
         stdin=offer.content.replace(b"\r\n", b"\n"),
     )
 
@@ -84,7 +99,8 @@ def with_nodemailer(port: int, folder: Path, offer: Offer) -> None:
 
 _NODE = """
 const { port, helo, mail } = JSON.parse(require("fs").readFileSync(0));
-const transport = require("nodemailer").createTransport({ host: "127.0.0.1", port, name: helo, ignoreTLS: true });
+const { createTransport } = require("nodemailer");
+const transport = createTransport({ host: "127.0.0.1", port, name: helo, ignoreTLS: true });
 transport.sendMail(mail).catch((error) => { console.error(error); process.exit(1); });
 """
 

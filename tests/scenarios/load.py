@@ -1,8 +1,8 @@
-"""A load that keeps books: clients that pipeline over kept connections, and an upstream that notes what arrives.
+"""A load that keeps books: clients that pipeline over kept connections, and an upstream that notes mail.
 
-Every message carries a token of its own. A client that lost its connection after its end of data does not know
-whether the message was accepted (RFC 1047): the token is *unanswered*, and is offered again, as real clients do.
-Both ends run on one event loop in a thread, so that a scenario may kill and start processes meanwhile.
+Every message carries a token of its own. A client that lost its connection after its end of data does not
+know whether the message was accepted (RFC 1047): the token is *unanswered*, and is offered again, as real
+clients do. Both ends run on one event loop in a thread, so that a scenario may kill processes meanwhile.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ class Load:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._clients: set[_Client] = set()
+        self._sessions: set[_Upstream] = set()
+        self._dialling: set[asyncio.Task[None]] = set()
         self._idle: deque[_Client] = deque()
         self._again: deque[int] = deque()
         self._permits = 0.0
@@ -99,7 +101,9 @@ class Load:
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         server = self._loop.run_until_complete(
-            self._loop.create_server(lambda: _Upstream(self.books, self._random), "127.0.0.1", 0, backlog=500)
+            self._loop.create_server(
+                lambda: _Upstream(self.books, self._random, self._sessions), "127.0.0.1", 0, backlog=500
+            )
         )
         self.upstream_port = server.sockets[0].getsockname()[1]
         self._upstream_ready.set()
@@ -107,9 +111,7 @@ class Load:
             self._loop.run_forever()
         finally:
             server.close()
-            for task in asyncio.all_tasks(self._loop):
-                task.cancel()
-            self._loop.run_until_complete(asyncio.sleep(0))
+            self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
 
     def _begin(self) -> None:
@@ -120,14 +122,21 @@ class Load:
 
     def _end(self) -> None:
         self._closing = True
-        for client in list(self._clients):
-            client.abort()
-        self._loop.call_later(0.05, self._loop.stop)
+        for end in (*self._clients, *self._sessions):
+            end.abort()
+        self._stop_when_closed()
+
+    def _stop_when_closed(self) -> None:
+        if self._clients or self._sessions or self._dialling:
+            self._loop.call_later(_TICK_S, self._stop_when_closed)
+        else:
+            self._loop.stop()
 
     def _connect(self) -> None:
         if not self._closing:
             task = self._loop.create_task(self._try_to_connect())
-            task.add_done_callback(lambda done: done.cancelled() or done.result())
+            self._dialling.add(task)
+            task.add_done_callback(self._dialling.discard)
 
     async def _try_to_connect(self) -> None:
         try:
@@ -158,6 +167,8 @@ class Load:
 
     def opened(self, client: _Client) -> None:
         self._clients.add(client)
+        if self._closing:
+            client.abort()
 
     def idle(self, client: _Client) -> None:
         self._idle.append(client)
@@ -260,9 +271,10 @@ class _Client(asyncio.Protocol):
 class _Upstream(asyncio.Protocol):
     """Takes everything; one content in twenty only after a moment, so that kills meet open transactions."""
 
-    def __init__(self, books: Books, chance: random.Random) -> None:
+    def __init__(self, books: Books, chance: random.Random, sessions: set[_Upstream]) -> None:
         self._books = books
         self._chance = chance
+        self._sessions = sessions
         self._buffer = b""
         self._in_content = False
         self._pausing = False
@@ -270,10 +282,15 @@ class _Upstream(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        self._sessions.add(self)
         self._write(b"220 upstream.test\r\n")
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
+        self._sessions.discard(self)
+
+    def abort(self) -> None:
+        self._transport.abort()  # type: ignore[attr-defined]  # uvloop's are no asyncio.Transport
 
     def _write(self, data: bytes) -> None:
         self._transport.write(data)  # type: ignore[attr-defined]  # uvloop's are no asyncio.Transport

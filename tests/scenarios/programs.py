@@ -1,7 +1,7 @@
 """Programs of other people that the scenarios use: found on PATH, or installed where that is allowed.
 
 As root on Debian a missing package is installed with apt-get, once, under a lock, so that parallel workers
-do not collide. Elsewhere the scenario is skipped, with the reason. nodemailer is kept in the user's cache folder.
+do not collide. Elsewhere the scenario is skipped, with the reason. nodemailer is kept in a cache folder.
 """
 
 from __future__ import annotations

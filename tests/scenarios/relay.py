@@ -58,10 +58,14 @@ class Relay:
         self.port = free_port()
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith("DISPATCH_")}
         self.environment.update(environment or {})
+        self.within: tuple[str, ...] = ()
+        """What every command is put behind, to run it in a namespace."""
         self._log_file = folder / "log"
         self._log: list[dict[str, Any]] = []
         self._log_read = 0
         self._process: subprocess.Popen[bytes] | None = None
+        self._groups: list[int] = []
+        """Of every start whose processes may live."""
 
     def configure(self, *relays: str, **sections: dict[str, object]) -> Relay:
         """Write the file: listen on loopback; `relays` are the bodies of `[[relays]]` tables."""
@@ -90,17 +94,21 @@ class Relay:
         since = self.mark()
         with self._log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "dispatch.cli", "serve", "--quiet", *self._sources(), *arguments],
+                [*self._dispatch(), "serve", "--quiet", *self._sources(), *arguments],
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 cwd=self.folder,
                 env=self.environment,
                 start_new_session=True,
             )
+        self._groups.append(self._process.pid)
         if wait:
             until(lambda: self.said("ready", since=since) or not self.running, "the relay is ready")
             assert self.running, f"the relay did not start:\n{self.log_text()}"
         return self
+
+    def _dispatch(self) -> list[str]:
+        return [*self.within, sys.executable, "-m", "dispatch.cli"]
 
     def _sources(self) -> list[str]:
         config = ["--config", str(self.config)] if self.config.exists() else []
@@ -148,18 +156,18 @@ class Relay:
         return self.ended()
 
     def kill(self, *, wait: bool = True) -> None:
-        """Everything at once, as a power switch would for the processes."""
-        if self._process is None:
-            return
-        group = self._process.pid
-        try:
-            os.killpg(group, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self._process.wait(BOUND_S)
-        self._process = None
+        """Everything at once, as a power switch would for the processes; also what an earlier start left."""
+        for group in self._groups:
+            try:
+                os.killpg(group, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        if self._process is not None:
+            self._process.wait(BOUND_S)
+            self._process = None
         if wait:
-            until(lambda: not _group_lives(group), "every process has ended")
+            until(lambda: not any(map(_living_of, self._groups)), "every process has ended")
+            self._groups.clear()
 
     def kill_supervisor(self) -> None:
         """It alone; its children notice by themselves."""
@@ -209,7 +217,7 @@ class Relay:
     # ---------------------------------------------------------------- the command line
 
     def cli_result(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-        command = [sys.executable, "-m", "dispatch.cli", *arguments, *self._sources()]
+        command = [*self._dispatch(), *arguments, *self._sources()]
         return subprocess.run(
             command, capture_output=True, timeout=60, cwd=self.folder, env=self.environment, check=False
         )
@@ -275,9 +283,23 @@ class Relay:
         return text.decode().split()[-1]
 
 
-def _group_lives(group: int) -> bool:
+def lives(pid: int) -> bool:
+    """Whether the process runs; one that only waits for its parent to read its exit code does not."""
     try:
-        os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
         return False
-    return True
+
+
+def _living_of(group: int) -> list[int]:
+    """Processes of a process group that run."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                state, _, its_group = (folder / "stat").read_text().rpartition(")")[2].split()[:3]
+            except OSError:
+                continue
+            if int(its_group) == group and state != "Z":
+                found.append(int(folder.name))
+    return found

@@ -88,7 +88,9 @@ class SmtpSink:
         return True
 
     def arrived(self) -> list[Arrived]:
-        return [self._read(path) for path in sorted(self._folder.iterdir(), key=lambda p: p.stat().st_mtime_ns)]
+        return [
+            self._read(path) for path in sorted(self._folder.iterdir(), key=lambda p: p.stat().st_mtime_ns)
+        ]
 
     def _read(self, path: Path) -> Arrived:
         dump = path.read_bytes()

@@ -1,5 +1,5 @@
-"""`kill -9` under load, of each process alone and of all at once: nothing acknowledged is lost, every duplicate
-has a name. The long form is `python -m tests.scenarios.crash --kills 200`."""
+"""`kill -9` under load, of each process alone and of all at once: nothing acknowledged is lost, and every
+duplicate has a name. The long form is `python -m tests.scenarios.crash --kills 200`."""
 
 from __future__ import annotations
 

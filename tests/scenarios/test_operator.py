@@ -1,4 +1,4 @@
-"""What an operator does with mail that waits: look, hold, release, cancel, retry, flush; by id and by filter."""
+"""What an operator does with mail that waits: look, hold, release, cancel, retry, flush."""
 
 from __future__ import annotations
 
@@ -50,9 +50,7 @@ def test_list_show_and_filters(relay: Relay, waiting: dict[str, str]) -> None:
     assert ann in relay.cli("queue", "show", ann)
 
 
-def test_hold_by_filter_and_release_by_id(
-    relay: Relay, upstream: Upstream, waiting: dict[str, str]
-) -> None:
+def test_hold_by_filter_and_release_by_id(relay: Relay, upstream: Upstream, waiting: dict[str, str]) -> None:
     held = relay.json("queue", "hold", "--sender", "one.example")
     assert held == {"changed": 2, "under_way": 0, "unsuited": 0}
     assert states(relay) == {
@@ -70,7 +68,9 @@ def test_hold_by_filter_and_release_by_id(
     until(lambda: len(upstream.delivered) == 2, "the released one is delivered")
     assert upstream.delivered[-1].reverse_path == "ann@one.example"
     assert states(relay) == {"bob@one.example": "held"}
-    moves = [each["move"] for each in relay.story_in_state(waiting["ann@one.example"], "delivered")["timeline"]]
+    moves = [
+        each["move"] for each in relay.story_in_state(waiting["ann@one.example"], "delivered")["timeline"]
+    ]
     assert moves == ["defer", "hold", "release", "deliver"]
 
 
@@ -98,7 +98,9 @@ def test_cancel_by_id_and_by_filter(relay: Relay, upstream: Upstream, waiting: d
     relay.stop()
     relay.start()
     assert relay.queue() == []
-    assert [each.reverse_path for each in upstream.delivered] == ["ann@one.example"], "a restart revives nothing"
+    assert [each.reverse_path for each in upstream.delivered] == ["ann@one.example"], (
+        "a restart revives nothing"
+    )
 
 
 def test_retry_by_id_tries_that_one_now(relay: Relay, upstream: Upstream, waiting: dict[str, str]) -> None:

@@ -40,7 +40,9 @@ OFFERS = {
         + "Grüße, žluťoučký kůň, 日本語\r\n".encode()
         + b"and \xff\xfe no UTF-8 at all\r\n",
     ),
-    "long_lines": Offer("me@example.org", YOU, HEADER + b"\r\n" + b"x" * 998 + b"\r\n" + b"y" * 998 + b"\r\n"),
+    "long_lines": Offer(
+        "me@example.org", YOU, HEADER + b"\r\n" + b"x" * 998 + b"\r\n" + b"y" * 998 + b"\r\n"
+    ),
     "white_space_at_the_end": Offer("me@example.org", YOU, HEADER + b"\r\ntrailing  \r\n\t\r\n\r\n\r\n"),
 }
 INTERNATIONAL = Offer(
@@ -107,9 +109,7 @@ def test_arrives_byte_for_byte(relay: Relay, sink: Sink, client: str, tmp_path: 
 
 
 @pytest.mark.parametrize("client", ["smtplib", "curl", "nodemailer"])
-def test_utf8_addresses_arrive(
-    relay: Relay, smtputf8_sink: Aiosmtpd, client: str, tmp_path: Path
-) -> None:
+def test_utf8_addresses_arrive(relay: Relay, smtputf8_sink: Aiosmtpd, client: str, tmp_path: Path) -> None:
     relay.configure(table(smtputf8_sink)).start()
     CLIENTS[client](relay.port, tmp_path, INTERNATIONAL)
     arrived = last_of(relay, smtputf8_sink, 1)

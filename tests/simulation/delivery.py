@@ -330,6 +330,15 @@ class Life:
         self.scheduler.unload(old)
         self.scheduler.look_again()
 
+    def calm(self) -> None:
+        """No more trouble from now on."""
+        assert self.store is not None
+        self.world.trouble = 0.0
+        self.store.full = False
+        self.process.die_after(None)
+        for upstream in self.upstreams:
+            upstream.trouble = 0.0
+
     def bury(self) -> None:
         """The process is dead. Its objects must do nothing any more."""
         if self.scheduler is not None:

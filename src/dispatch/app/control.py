@@ -50,6 +50,7 @@ async def start_control(
         machine.threads.worker("outcomes"),
         tail,
         followed=machine.mark(folders.followed, True),
+        durable=lambda: reader.durable,
         fault=lambda error: report("history_fault", why=repr(error)),
         publish=publish_again,
         close=close,

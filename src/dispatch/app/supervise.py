@@ -24,7 +24,7 @@ from dispatch.settings.snapshot import publish
 ROLES = ("delivery", "intake", "control")
 """In the order in which they are started."""
 USERS = ("dispatch",)
-"""Who the processes become when the relay is started as root: one for all, as they read each other's files."""
+"""Who the processes become when the relay is started as root: one for all, who read each other's files."""
 DRAIN_ORDER = ("intake", "delivery", "control")
 
 

@@ -70,16 +70,7 @@ class Acceptance:
         """Look at the header section, `head` being the content or its first block, and make our trace."""
         rules = self.rules
         inspection = inspect(head, rules.server_name)
-        refusal = refuse_content(
-            size_bytes=submission.size_bytes,
-            size_bytes_max=rules.size_bytes_max,
-            received_count=inspection.received_count,
-            received_max=rules.received_max,
-            own_received_count=inspection.own_received_count,
-            own_received_max=rules.own_received_max,
-            relay=rules.relay,
-            relay_size_bytes_max=rules.relay_size_bytes_max,
-        )
+        refusal = self.refuse(submission, inspection)
         if refusal is not None:
             return refusal
         wall_s = self._clock.wall()
@@ -107,6 +98,20 @@ class Acceptance:
             epoch_s=int(wall_s),
         )
         return Marked(message_id, accepted_ms, inspection, trace)
+
+    def refuse(self, submission: Submission, inspection: Inspection) -> Refusal | None:
+        """Why this content is not kept; of a size that is not known yet (0) nothing is said."""
+        rules = self.rules
+        return refuse_content(
+            size_bytes=submission.size_bytes,
+            size_bytes_max=rules.size_bytes_max,
+            received_count=inspection.received_count,
+            received_max=rules.received_max,
+            own_received_count=inspection.own_received_count,
+            own_received_max=rules.own_received_max,
+            relay=rules.relay,
+            relay_size_bytes_max=rules.relay_size_bytes_max,
+        )
 
     def accept(self, submission: Submission, content: bytes, answered: Answered) -> None:
         """Keep a submission whose content is in memory; `answered` follows when it is durable, or refused."""

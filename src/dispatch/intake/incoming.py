@@ -67,6 +67,8 @@ class Incoming:
         self._refusal: Refusal | None = None
         self._writer: ContentWriter | None = None
         self._asked_to_wait = False
+        self._look_at_bytes = SPILL_BYTES_MIN
+        """Without room: how much must be there before it is looked at again."""
 
     def begin(self, submission: Submission, flow: Flow) -> None:
         """The envelope is complete; its size is not known yet."""
@@ -82,7 +84,7 @@ class Incoming:
         self._chunks.append(data)
         self._held_bytes += len(data)
         room = self._budget.take(len(data))
-        if self._held_bytes > INLINE_BYTES_MAX or (not room and self._held_bytes > SPILL_BYTES_MIN):
+        if self._held_bytes > INLINE_BYTES_MAX or (not room and self._held_bytes > self._look_at_bytes):
             self._spill()
 
     def end(self, submission: Submission, answered: Answered) -> None:
@@ -124,6 +126,8 @@ class Incoming:
         marked = self._acceptance.mark(self._submission, content)
         if isinstance(marked, Marked) and marked.inspection.header_end == len(content):
             if self._held_bytes <= INLINE_BYTES_MAX:
+                # Not after every drop of a slow client: each look costs as much as there is.
+                self._look_at_bytes = self._held_bytes + SPILL_BYTES_MIN
                 return
             marked = HEADER_TOO_LARGE
         if isinstance(marked, Refusal):
@@ -150,6 +154,12 @@ class Incoming:
         marked = self._marked
         assert marked is not None
         self._caught_up()
+        # Its size was not known when the file was begun.
+        refusal = self._acceptance.refuse(submission, marked.inspection)
+        if refusal is not None:
+            writer.abandon()
+            answered(refusal.reply, None, refusal)
+            return
 
         def finished(result: ContentFile | AppendFault) -> None:
             if isinstance(result, AppendFault):

@@ -155,7 +155,7 @@ class SmtpConnection(asyncio.Protocol):
 
     def pause(self) -> None:
         self._paused += 1
-        if self._paused == 1:
+        if self._paused == 1 and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume(self) -> None:

@@ -4,6 +4,10 @@ Nothing here touches a socket: bytes come in through `received`, go out through 
 all that arrived, answers what can be answered, and writes once (RFC 2920 section 3.2). While a message
 is being made durable the core stands still: later commands stay in its buffer, and their replies can
 never overtake the 250.
+
+Traps: an answer may come from within the call that asked for it (a refusal needs no disk), so a turn never
+begins within another one. And once content is on its way to the disk, nothing but the log's own answer may be
+said to its end of data: a 421 in its place would be a refusal of mail that is then delivered (RFC 1047).
 """
 
 from __future__ import annotations
@@ -102,6 +106,9 @@ class SmtpSession:
         self._incoming: Incoming | None = None
         self._waiting = False
         """A message of this client is being made durable, or an answer is delayed."""
+        self._storing = False
+        """It is the former."""
+        self._turning = False
         self._held_back = False
         """It speaks on while it waits: it is not read meanwhile, so that its words need no memory."""
         self._draining = False
@@ -149,8 +156,12 @@ class SmtpSession:
         return True
 
     def cut(self) -> None:
-        """No time is left."""
-        self._end(_SHUTTING_DOWN)
+        """No time is left. Where a message is being made durable: no answer, rather than a wrong one."""
+        if self._storing:
+            self._core.lost()
+            self._flush()
+        else:
+            self._end(_SHUTTING_DOWN)
 
     def _end(self, last: Reply) -> None:
         self._core.close(last)
@@ -158,9 +169,13 @@ class SmtpSession:
         self._flush()
 
     def _turn(self) -> None:
+        if self._turning:
+            return
+        self._turning = True
         core = self._core
         while (event := core.next_event()) is not None:
             self._handle(event)
+        self._turning = False
         if self._draining and self._mail is None and not self._waiting and not core.wants_close:
             core.close(_SHUTTING_DOWN)
         self._flush()
@@ -255,7 +270,7 @@ class SmtpSession:
     def _content_ended(self, size_bytes: int) -> None:
         incoming, self._incoming = self._incoming, None
         assert incoming is not None, "content outside a transaction"
-        self._waiting = True
+        self._waiting = self._storing = True
         incoming.end(self._submission(size_bytes), partial(self._answered, self._origin))
 
     def _submission(self, size_bytes: int) -> Submission:
@@ -280,7 +295,7 @@ class SmtpSession:
 
     def _go_on(self, answer: Reply) -> None:
         """The wait is over."""
-        self._waiting = False
+        self._waiting = self._storing = False
         if self.closed:
             return
         self._core.answer(answer)

@@ -14,7 +14,7 @@ BodyType = Literal["7BIT", "8BITMIME", "BINARYMIME"]
 """RFC 6152, RFC 3030."""
 
 
-class Recipient(msgspec.Struct, frozen=True, array_like=True):
+class Recipient(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One forward-path with its DSN parameters, which are carried as they came (RFC 3461)."""
 
     address: str
@@ -24,7 +24,7 @@ class Recipient(msgspec.Struct, frozen=True, array_like=True):
     """`ORCPT`: address type, `;`, xtext, as received (RFC 3461 section 4.2)."""
 
 
-class Envelope(msgspec.Struct, frozen=True, array_like=True):
+class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a client announced with MAIL and RCPT."""
 
     reverse_path: str

@@ -18,7 +18,7 @@ PRIORITIES: tuple[Priority, ...] = ("high", "normal", "bulk")
 """From first served to last."""
 
 
-class Origin(msgspec.Struct, frozen=True, array_like=True):
+class Origin(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where a submission came from."""
 
     source: Literal["smtp", "api", "internal"]
@@ -37,7 +37,7 @@ class Origin(msgspec.Struct, frozen=True, array_like=True):
         return self.login or self.client_address
 
 
-class Summary(msgspec.Struct, frozen=True, array_like=True):
+class Summary(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What history shows of the content, read from its header section once, at intake."""
 
     subject: str = ""
@@ -47,7 +47,7 @@ class Summary(msgspec.Struct, frozen=True, array_like=True):
     tags: tuple[str, ...] = ()
 
 
-class ContentFile(msgspec.Struct, frozen=True, array_like=True):
+class ContentFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Content in a file of its own, handed from owner to owner by this reference, never copied."""
 
     name: str
@@ -55,7 +55,7 @@ class ContentFile(msgspec.Struct, frozen=True, array_like=True):
     size_bytes: int
 
 
-class Message(msgspec.Struct, frozen=True, array_like=True):
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """An accepted message without its content. Fields may be appended, never reordered or removed."""
 
     id: MessageId

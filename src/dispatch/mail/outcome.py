@@ -23,7 +23,7 @@ class Scope(StrEnum):
     """This recipient only: never fail over (RFC 5321 section 3.3)."""
 
 
-class Outcome(msgspec.Struct, frozen=True, array_like=True):
+class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One recipient's result of one attempt."""
 
     move: Move

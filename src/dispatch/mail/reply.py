@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Reply(msgspec.Struct, frozen=True, array_like=True):
+class Reply(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a server said, or what ours will say. Text holds no line breaks or control characters."""
 
     code: int

@@ -46,13 +46,13 @@ class FaultKind(StrEnum):
     """Our own file could not be read."""
 
 
-class Fault(msgspec.Struct, frozen=True, array_like=True):
+class Fault(msgspec.Struct, frozen=True, array_like=True, gc=False):
     kind: FaultKind
     detail: str
     """For the operator's log; may hold the peer's words, control characters removed."""
 
 
-class Report(msgspec.Struct, frozen=True):
+class Report(msgspec.Struct, frozen=True, gc=False):
     """One transaction tried at one relay: a reply for each recipient, or the fault that left them without."""
 
     stage: Stage

@@ -37,15 +37,18 @@ class ControlService:
         follower: Follower,
         *,
         followed: Mark,
+        durable: Callable[[], Lsn],
         fault: Callable[[Exception], None],
         publish: Callable[[], None],
         close: Callable[[], None],
     ) -> None:
-        """`publish` reads the settings again, and raises where they have mistakes. `close`: the databases."""
+        """`durable` is how far the ledger goes. `publish` reads the settings again, and raises where they have
+        mistakes. `close` closes the databases."""
         self._clock = clock
         self._worker = worker
         self._follower = follower
         self._followed = followed
+        self._durable = durable
         self._fault = fault
         self._publish = publish
         self._close = close
@@ -78,13 +81,15 @@ class ControlService:
             self._fault(more)
             return
         self._followed.store(self._follower.cursor)
-        if more:
+        if self._caught_up is not None and self._follower.cursor >= self._durable():
+            # Nothing is left to be told; what could be indexed beside it can wait for the next start.
+            if not self._caught_up.done():
+                self._caught_up.set_result(None)
+        elif more:
             self._busy = True
             self._step()
         elif self._again:
             self.wake()
-        elif self._caught_up is not None and not self._caught_up.done():
-            self._caught_up.set_result(None)
 
     async def drain(self, grace_s: float) -> None:
         """Delivery has ended: follow the ledger to its end."""

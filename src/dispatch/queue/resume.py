@@ -120,6 +120,10 @@ class Resumption:
         """Behind every change that was made above; then the trial begins, or the usual work."""
         ids = [suspect.id for suspect in parked if not suspect.guilty]
 
+        def failed(_: Exception) -> None:
+            # The store cannot say. Mail does not stand still for that: they go on in company.
+            claimed([])
+
         def claimed(found: list[ParkedMessage | None]) -> None:
             taken = {message.message.id: message for message in found if message is not None}
             for suspect in parked:
@@ -136,7 +140,7 @@ class Resumption:
         self._s.parking.ask(
             lambda store: [store.claim_message(message_id) for message_id in ids],
             claimed,
-            lambda _: self._begin(),
+            failed,
         )
 
     # ---------------------------------------------------------------- uncertain, quarantined

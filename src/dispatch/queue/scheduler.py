@@ -196,6 +196,7 @@ class Scheduler:
     def start(self, lane: Lane, work: Work, now_s: float) -> None:
         """Hand it to the relay; `_finished` follows, whatever happens."""
         work.started_s = now_s
+        work.started_ms = self._now_ms()
         lane.in_flight += 1
         lane.breaker.started(now_s)
         self.under_way[work] = None

@@ -51,7 +51,7 @@ def decide(
     gone: list[int] = []
     staying: list[ParkedDelivery] = []
     for delivery, outcome in zip(work.deliveries, outcomes, strict=True):
-        result = _result(delivery, outcome, plan, now_ms - took_ms, now_ms, chance)
+        result = _result(delivery, outcome, plan, work.started_ms, now_ms, chance)
         _add(results, result)
         after = after_result(delivery, result, now_ms)
         if after.state is DeliveryState.UNCERTAIN:

@@ -50,7 +50,7 @@ class LogOwned:
 class Work:
     """One message and those of its deliveries that go to one relay: waiting for a slot, or under way."""
 
-    __slots__ = ("content", "deliveries", "message", "owner", "sent", "slot", "started_s")
+    __slots__ = ("content", "deliveries", "message", "owner", "sent", "slot", "started_ms", "started_s")
 
     def __init__(
         self,
@@ -65,6 +65,8 @@ class Work:
         self.owner = owner
         """None: the parked store owns it."""
         self.started_s = 0.0
+        self.started_ms = 0
+        """The same by the other clock, which may jump meanwhile."""
         self.slot = -1
         """Where it is noted as in hand."""
         self.sent = False

@@ -186,8 +186,10 @@ class SmtpRelay:
     def _open_as_needed(self) -> None:
         if self._closing or (self._hold is not None and self._open):
             return
-        wanted = len(self._waiting) + len(self._waiting_fresh) - len(self._opening)
         room = self.host.max_concurrency - len(self._open) - len(self._opening)
+        if room <= 0:
+            return
+        wanted = len(self._waiting) + len(self._waiting_fresh) - len(self._opening)
         for _ in range(min(wanted, room)):
             self._dial()
 

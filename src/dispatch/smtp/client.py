@@ -156,11 +156,13 @@ class ClientCore(Generic[K]):
     # What the driver tells
 
     def receive(self, data: bytes) -> None:
-        """Take in what the peer sent, in any chunks."""
+        """Take in what the peer sent, in any chunks; behind the end nothing is kept."""
+        if self.phase is Phase.CLOSED:
+            return
         parser = self._parser
         parser.receive(data)
         try:
-            while self.phase is not Phase.CLOSED and (reply := parser.next_reply()) is not None:
+            while (reply := parser.next_reply()) is not None:
                 self._take(reply)
         except ReplyViolation as violation:
             self.lost(Fault(FaultKind.PROTOCOL, str(violation)))
@@ -265,6 +267,8 @@ class ClientCore(Generic[K]):
     # Replies
 
     def _take(self, reply: Reply) -> None:
+        if self.phase is Phase.CLOSED:
+            return
         self.replies_taken += 1
         if reply.code == 421:
             self._told_to_go(reply)

@@ -31,7 +31,11 @@ class Framing(Enum):
 
 def frame(content: bytes, framing: Framing) -> bytes:
     """The whole content as it goes on the wire, before its end of data. Raises `BareNewline`."""
-    return ContentFramer(framing).frame(content, last=True)
+    if framing is not Framing.LINES:
+        return ContentFramer(framing).frame(content, last=True)
+    stuffer = DotStuffer()
+    framed = stuffer.feed(content)
+    return framed + _CRLF if stuffer.end().startswith(_CRLF) else framed
 
 
 class ContentFramer:

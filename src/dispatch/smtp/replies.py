@@ -94,29 +94,26 @@ class ReplyParser:
         """The next complete reply, or None until more bytes come. Raises `ReplyViolation`."""
         if self._violation is not None:
             raise self._violation
+        buffer = self._buffer
         try:
-            return self._read()
+            while True:
+                start = self._at
+                end = buffer.find(b"\n", start, start + LINE_BYTES_MAX)
+                if end < 0:
+                    if len(buffer) - start >= LINE_BYTES_MAX:
+                        raise ReplyViolation(ViolationReason.LINE_TOO_LONG, _excerpt(buffer[start:]))
+                    return None
+                self._at = end + 1
+                line = buffer[start:end]
+                if line[3:4] != b"-" and not self._lines:
+                    return _one_line_reply(line)
+                if (reply := self._add_line(line)) is not None:
+                    return reply
         except ReplyViolation as violation:
             self._violation = violation
             self._buffer = b""
             self._at = 0
             raise
-
-    def _read(self) -> Reply | None:
-        buffer = self._buffer
-        while True:
-            start = self._at
-            end = buffer.find(b"\n", start, start + LINE_BYTES_MAX)
-            if end < 0:
-                if len(buffer) - start >= LINE_BYTES_MAX:
-                    raise ReplyViolation(ViolationReason.LINE_TOO_LONG, _excerpt(buffer[start : start + 80]))
-                return None
-            self._at = end + 1
-            line = buffer[start:end]
-            if not self._lines and line[3:4] != b"-":
-                return _one_line_reply(line)
-            if (reply := self._add_line(line)) is not None:
-                return reply
 
     def _add_line(self, line: bytes) -> Reply | None:
         code, last, text = _split_line(line)
@@ -178,4 +175,5 @@ def scrubbed(raw: bytes) -> str:
 
 
 def _excerpt(line: bytes) -> str:
+    # The length is the same wherever the line was cut, so the text is too.
     return scrubbed(line[:_EXCERPT_CHARACTERS])

@@ -71,7 +71,7 @@ def decode_mail(payload: bytes) -> tuple[Message, bytes]:
 # ---------------------------------------------------------------- the ledger
 
 
-class Accepted(msgspec.Struct, frozen=True, array_like=True, tag="accepted"):
+class Accepted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="accepted"):
     """Delivery took the message up: from here on the ledger answers for it."""
 
     at_ms: int
@@ -86,7 +86,7 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True, tag="accepted"):
     the ledger's last sync: *uncertain (power)*."""
 
 
-class Sending(msgspec.Struct, frozen=True, array_like=True, tag="sending"):
+class Sending(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="sending"):
     """The end of data is about to leave: until an outcome follows, these recipients are uncertain."""
 
     at_ms: int
@@ -95,7 +95,7 @@ class Sending(msgspec.Struct, frozen=True, array_like=True, tag="sending"):
     relay: str
 
 
-class Result(msgspec.Struct, frozen=True, array_like=True):
+class Result(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What became of some recipients of a transaction: those who were answered alike."""
 
     indexes: tuple[int, ...]
@@ -110,7 +110,7 @@ class Result(msgspec.Struct, frozen=True, array_like=True):
     """Attempts of its family so far that count against the retry limit."""
 
 
-class Attempted(msgspec.Struct, frozen=True, array_like=True, tag="attempted"):
+class Attempted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="attempted"):
     """One transaction came to its end; every recipient of it has a result."""
 
     at_ms: int
@@ -124,21 +124,21 @@ class Attempted(msgspec.Struct, frozen=True, array_like=True, tag="attempted"):
     tls: str | None = None
 
 
-class Placed(msgspec.Struct, frozen=True, array_like=True):
+class Placed(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Some deliveries of one message that the parked store took over."""
 
     id: MessageId
     indexes: tuple[int, ...]
 
 
-class Parked(msgspec.Struct, frozen=True, array_like=True, tag="parked"):
+class Parked(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="parked"):
     """The parked store has these on stable storage: for them the mail segment may go."""
 
     at_ms: int
     placed: tuple[Placed, ...]
 
 
-class Moved(msgspec.Struct, frozen=True, array_like=True, tag="moved"):
+class Moved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="moved"):
     """A person or a policy moved deliveries: hold, release, cancel, reopen, quarantine, uncertain policy."""
 
     at_ms: int
@@ -155,7 +155,7 @@ class Moved(msgspec.Struct, frozen=True, array_like=True, tag="moved"):
     """Waiting again: for which relay, where it is another one."""
 
 
-class Live(msgspec.Struct, frozen=True, array_like=True):
+class Live(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A message that still stands in the mail log only."""
 
     id: MessageId
@@ -166,7 +166,7 @@ class Live(msgspec.Struct, frozen=True, array_like=True):
     """What was decided about the others and is still on its way into the parked store."""
 
 
-class Checkpoint(msgspec.Struct, frozen=True, array_like=True, tag="checkpoint"):
+class Checkpoint(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="checkpoint"):
     """Where a restart may begin: what lies before needs no replay."""
 
     at_ms: int

@@ -6,9 +6,10 @@ PRIMARY KEY` that makes the table itself the index on the id, lets rows arrive n
 turns a range of dates into a range of keys, and pages newest first by the key alone.
 
 Trap: two messages of one millisecond may have the same first number. The second then takes the
-next free one, at most `PROBES - 1` further; so a row is always looked for in that range *and*
-compared by its full id. With ten messages in each millisecond, day and night, that happens to a
-few messages a day; `PROBES` in a row never does, and is an assertion.
+next free one, at most `PROBES - 1` further. So whoever looks for a row compares its full id, and
+either looks through that range (history) or remembers who was displaced (the parked store). With
+ten messages in each millisecond, day and night, that happens to some two thousand a day;
+`PROBES` in a row never does, and would be a `StopIteration` out of the search for a free one.
 """
 
 from __future__ import annotations

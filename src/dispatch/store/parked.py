@@ -83,6 +83,8 @@ class ParkedStore:
         self._executemany = connection.executemany
         self._lanes = Lanes()
         self._claims = Claims(connection, self._lanes)
+        self._displaced: dict[MessageId, int] = {}
+        """Row numbers of messages that do not have their first number."""
         self._touched: set[tuple[Lane, DeliveryState]] = set()
         self._stale = False
         self._load_lanes()
@@ -136,12 +138,16 @@ class ParkedStore:
     def _park(self, parks: list[Park]) -> None:
         if not parks:
             return
+        if self._displaced and any(park.message.id in self._displaced for park in parks):
+            for park in parks:
+                self._park_where_free(park)
+            return
         heads = [_message_row(first_number(park.message.id), park.message) for park in parks]
         before = self._connection.total_changes()
         self._executemany(_SQL["park_message"], heads)
         if self._connection.total_changes() - before < len(parks):
-            for park, head in zip(parks, heads, strict=True):
-                self._park_where_free(park, head[0])
+            for park in parks:
+                self._park_where_free(park)
             return
         self._executemany(
             _SQL["park_content"],
@@ -158,14 +164,18 @@ class ParkedStore:
         ]
         self._executemany(_SQL["add_delivery"], rows)
 
-    def _park_where_free(self, park: Park, first: int) -> None:
+    def _park_where_free(self, park: Park) -> None:
         """Park a message that may be here already, or whose first number another one has."""
         message = park.message
         number = self._number_of(message.id)
         if number is None:
+            first = first_number(message.id)
             taken = {row[0] for row in self._execute(_SQL["taken_numbers"], (first,))}
             number = next(free for free in range(first, first + PROBES) if free not in taken)
             self._execute(_SQL["park_message"], _message_row(number, message))
+            if number != first:
+                self._displaced[message.id] = number
+                self._execute(_SQL["add_displaced"], (message.id, number))
         if park.content is not None:
             self._execute(_SQL["park_content"], (number, park.content))
         for delivery in park.deliveries:
@@ -235,12 +245,17 @@ class ParkedStore:
             numbers[number] = None
             self._leave(self._lanes.numbered(lane), DeliveryState(state))
         gone: list[tuple[int]] = []
+        displaced: list[tuple[MessageId]] = []
         freed: list[ContentFile] = []
-        for number, head in self._executemany(_SQL["drop_message"], [(number,) for number in numbers]):
+        dropped = self._executemany(_SQL["drop_message"], [(number,) for number in numbers])
+        for number, message_id, head in dropped:
             gone.append((number,))
+            if self._displaced.pop(message_id, None) is not None:
+                displaced.append((message_id,))
             if head is not None and (file := _decode_message(head).content_file) is not None:
                 freed.append(file)
         self._executemany(_SQL["drop_content"], gone)
+        self._executemany(_SQL["drop_displaced"], displaced)
         return freed
 
     def _enter(self, lane: Lane, number: int, delivery: ParkedDelivery) -> None:
@@ -257,10 +272,10 @@ class ParkedStore:
             lane.doubtful = True
 
     def _number_of(self, message_id: MessageId) -> int | None:
-        number = self._claims.number_of(message_id)
+        number = self._claims.number_of(message_id) or self._displaced.get(message_id)
         if number is None:
-            row = self._execute(_SQL["number_of"], (first_number(message_id), message_id)).fetchone()
-            number = None if row is None else row[0]
+            found = self._execute(_SQL["number_of"], (first_number(message_id), message_id))
+            number = cast(int | None, found.get)
         return number
 
     # ------------------------------------------------------------ claims
@@ -451,6 +466,8 @@ class ParkedStore:
                 lanes.add(lane)
             for number, state, deliveries in self._execute(_SQL["load_tallies"]):
                 lanes.numbered(number).tally[DeliveryState(state)] = deliveries
+            displaced = self._execute(_SQL["load_displaced"]).fetchall()
+            self._displaced = dict(cast(list[tuple[MessageId, int]], displaced))
         self._lanes = self._claims.lanes = lanes
         self._touched.clear()
         self._stale = False

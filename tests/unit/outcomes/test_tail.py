@@ -35,7 +35,7 @@ class Listener:
         self.idle_work = idle_work
 
     def react(self, batch: Sequence[Happened]) -> None:
-        self.heard += [happened.lsn for happened in batch]
+        self.heard += [lsn for lsn, _ in batch]
 
     def idle(self) -> bool:
         self.idle_work -= self.idle_work > 0

@@ -216,6 +216,21 @@ async def test_connection_that_dies_after_the_end_of_data_is_never_tried_again()
     assert site.network.attempts == 1
 
 
+@on_a_loop
+async def test_host_that_opens_sessions_only_to_close_them_is_given_up() -> None:
+    site = Site()
+    site.start("one")
+    for number in range(2):
+        assert site.reports == {}
+        await site.settle()
+        up = site.network.connections[number]
+        up.say(b"220 hi\r\n")
+        up.say(b"250 hi\r\n421 no time\r\n")
+    await site.settle()
+    assert site.reports["one"].stage is Stage.MAIL
+    assert site.network.attempts == 2
+
+
 TIMEOUTS = Timeouts(greeting_s=11, ehlo_s=12, mail_s=13, rcpt_s=14, data_s=15, end_of_data_s=16)
 
 
@@ -535,5 +550,9 @@ async def test_many_answers_in_one_piece_lose_no_connection_and_no_message() -> 
     await site.settle()
     up.say(b"250 ok\r\n" * 3)
     assert site.codes("four") == [250]
-    await site.advance(30)
-    assert up.heard().endswith(b"QUIT\r\n")
+    up.heard()
+    closing = asyncio.ensure_future(site.relay.close(60))
+    await site.settle()
+    assert up.heard() == b"QUIT\r\n"
+    up.say(b"221 bye\r\n")
+    await closing

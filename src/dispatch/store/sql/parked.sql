@@ -1,11 +1,19 @@
 -- Statements of the parked store (store/parked.py).
 
 -- name: park_message
--- Does nothing where the message is here, nor where another of its millisecond has its number.
+-- Passes over a number that is taken: by the same message, or by another of its millisecond.
 INSERT INTO message (number, id, sender, size_bytes, in_file, head)
-SELECT ?1, ?2, ?3, ?4, ?5, ?6
-WHERE NOT EXISTS (SELECT 1 FROM message WHERE number BETWEEN ?1 AND ?1 + 15 AND id = ?2)
+VALUES (?, ?, ?, ?, ?, ?)
 ON CONFLICT (number) DO NOTHING
+
+-- name: add_displaced
+INSERT INTO displaced (id, number) VALUES (?, ?)
+
+-- name: drop_displaced
+DELETE FROM displaced WHERE id = ?
+
+-- name: load_displaced
+SELECT id, number FROM displaced
 
 -- name: park_content
 INSERT INTO content (number, bytes)
@@ -32,7 +40,7 @@ WHERE message = ? AND position = ?
 -- name: number_of
 SELECT number
 FROM message
-WHERE number BETWEEN ?1 AND ?1 + 15 AND id = ?2
+WHERE number = ? AND id = ?
 
 -- name: taken_numbers
 SELECT number
@@ -48,7 +56,7 @@ RETURNING message, lane, state
 -- With its last delivery only. The head is wanted where it names a content file.
 DELETE FROM message
 WHERE number = ?1 AND NOT EXISTS (SELECT 1 FROM delivery WHERE message = ?1)
-RETURNING number, CASE WHEN in_file THEN head END
+RETURNING number, id, CASE WHEN in_file THEN head END
 
 -- name: drop_content
 DELETE FROM content

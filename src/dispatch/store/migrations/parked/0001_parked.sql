@@ -27,6 +27,12 @@ CREATE TABLE message (
     head       BLOB    NOT NULL
 );
 
+-- Messages whose first number another one of their millisecond had: nearly always none.
+CREATE TABLE displaced (
+    id     BLOB PRIMARY KEY,
+    number INTEGER NOT NULL
+) WITHOUT ROWID;
+
 -- Apart from its message: a list of the queue reads no content.
 CREATE TABLE content (
     number INTEGER PRIMARY KEY,

@@ -1,0 +1,278 @@
+"""The queue on a bench: a ledger that is durable when the test says so, relays that the test answers for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from tests.simulation.loop import SimulatedChance, SimulatedLoop, SimulatedMark
+
+from dispatch.mail.envelope import Envelope, Recipient
+from dispatch.mail.ids import MessageId, new_message_id
+from dispatch.mail.message import ContentFile, Message, Origin, Summary
+from dispatch.mail.reply import Reply, reply
+from dispatch.mail.report import Fault, FaultKind, Report, Stage
+from dispatch.policy.breaker import Breaker
+from dispatch.policy.concurrency import Window
+from dispatch.policy.routing import Route
+from dispatch.policy.schedule import RetryPlan
+from dispatch.policy.uncertain import UncertainPolicy
+from dispatch.ports import AppendFault, Buffer, Entry, Lsn, Transaction
+from dispatch.queue.book import Book
+from dispatch.queue.housekeeping import ContentNames, Housekeeping
+from dispatch.queue.in_hand import InHand
+from dispatch.queue.lane import Lane, LaneRules
+from dispatch.queue.orders import Answer, Orders, Request
+from dispatch.queue.parking import Parking
+from dispatch.queue.recovery import recover
+from dispatch.queue.resume import Resumption
+from dispatch.queue.scheduler import Scheduler, Seams
+from dispatch.spool.memory import MemoryLog, MemoryReader
+from dispatch.spool.records import LedgerRecord, decode_ledger, encode_ledger, encode_mail
+from dispatch.store.parked import ParkedDelivery, ParkedStore
+from dispatch.store.sqlite import StoreFull
+
+PLAN = RetryPlan((10.0,), retries_max=None, age_max_s=3600.0)
+TAKEN = reply(250, "2.0.0", "taken")
+LATER = reply(451, "4.3.0", "later")
+NEVER = reply(554, "5.7.1", "never")
+SLOTS = 8
+
+
+class HandLedger:
+    """`ports.Log` whose records become durable when `sync` is called."""
+
+    def __init__(self) -> None:
+        self.durable = Lsn(0)
+        self.written: list[LedgerRecord] = []
+        self.kept = 0
+        """How many of them are durable."""
+        self.released = Lsn(0)
+        self.by_itself = True
+        """Durable as soon as the loop turns."""
+        self._done: list[Callable[[Lsn | AppendFault], None]] = []
+        self._loop: SimulatedLoop | None = None
+
+    def runs_on(self, loop: SimulatedLoop) -> None:
+        self._loop = loop
+
+    def append(self, record: Sequence[Buffer], done: Callable[[Lsn | AppendFault], None]) -> None:
+        self.written.append(decode_ledger(b"".join(record)))
+        self._done.append(done)
+        if self.by_itself and self._loop is not None:
+            self._loop.post(self._turn)
+
+    def _turn(self) -> None:
+        if self.by_itself:
+            self.sync()
+
+    def sync(self) -> None:
+        while self.kept < len(self._done):
+            self.kept += 1
+            self.durable = Lsn(self.kept * 10)
+            self._done[self.kept - 1](self.durable)
+
+    def flush(self) -> None:
+        """They survive in any case."""
+
+    def release(self, below: Lsn) -> None:
+        self.released = below
+
+    def close(self) -> None:
+        self.sync()
+
+    def killed(self) -> None:
+        """The writer is dead: what it wrote is there, and nobody is told."""
+        self.kept = len(self.written)
+        self.durable = Lsn(self.kept * 10)
+
+    # As `ports.LogReader`
+
+    oldest = Lsn(0)
+
+    def read(self, cursor: Lsn, size_bytes_max: int) -> list[Entry]:
+        first = max(0, -(-cursor // 10) - 1)
+        return [
+            Entry(Lsn(10 * number), Lsn(10 * number + 1), bytes(encode_ledger(self.written[number - 1])[0]))
+            for number in range(first + 1, self.kept + 1)
+        ]
+
+
+class HandRelay:
+    """`ports.Relay` which the test answers for."""
+
+    def __init__(self) -> None:
+        self.slots = 4
+        self.started: list[tuple[Transaction, Callable[[Transaction, Report], None]]] = []
+
+    def free(self) -> int:
+        return self.slots - len(self.started)
+
+    def start(self, transaction: Transaction, done: Callable[[Transaction, Report], None]) -> None:
+        self.started.append((transaction, done))
+
+    async def close(self, grace_s: float) -> None:
+        self.slots = 0
+
+    def answer(self, *replies: Reply | None) -> None:
+        """The end of data leaves, and is answered: one reply for all, one for each, or None for silence."""
+        transaction, done = self.started.pop(0)
+        transaction.sending(transaction)
+        each = replies * len(transaction.indexes) if len(replies) == 1 else replies
+        fault = None if all(each) else Fault(FaultKind.DROPPED, "silence")
+        done(transaction, Report(Stage.END_OF_DATA, each, fault))
+
+    def fail(self, stage: Stage = Stage.CONNECT) -> None:
+        """Before the end of data."""
+        transaction, done = self.started.pop(0)
+        done(transaction, Report(stage, (None,) * len(transaction.indexes), Fault(FaultKind.DROPPED, "cut")))
+
+
+class FullStore(ParkedStore):
+    """A parked store whose disk may be full."""
+
+    full = False
+
+    def apply(self, changes, ledger_lsn):  # type: ignore[no-untyped-def]
+        self._check()
+        return super().apply(changes, ledger_lsn)
+
+    def put_back(self, taken):  # type: ignore[no-untyped-def]
+        self._check()
+        super().put_back(taken)
+
+    def _check(self) -> None:
+        if self.full:
+            raise StoreFull("simulated")
+
+
+class Bench:
+    """A scheduler with one lane, `relay`, and whatever stands around it."""
+
+    def __init__(self, folder: Path, dead: Bench | None = None, uncertain: UncertainPolicy = "retry") -> None:
+        """`dead`: whose place it takes, with that one's ledger and log."""
+        self.folder = folder
+        self.loop = SimulatedLoop() if dead is None else dead.loop
+        self.ledger = HandLedger() if dead is None else dead.ledger
+        self.ledger.runs_on(self.loop)
+        self.mail = MemoryLog(clock=self.loop) if dead is None else dead.mail
+        self.uncertain = uncertain
+        self.store = FullStore.open(folder / "parked.db")
+        self.book = Book(self.ledger)
+        self.removed: list[str] = []
+        self.alarms: list[str] = []
+        self.parking = Parking(
+            self.store,
+            self.loop.worker("parked"),
+            self.loop,
+            fault=lambda error: self.alarms.append(str(error)),
+            abandon=lambda files: self.scheduler.abandoned(files),
+        )
+        self.in_hand = InHand(folder / "in-hand", SLOTS)
+        self.relay = HandRelay()
+        self.lane = self.make_lane("relay", self.relay)
+        reader = MemoryReader(self.mail)
+        self.seams = Seams(
+            clock=self.loop,
+            chance=SimulatedChance(),
+            mail=reader,
+            unanswered=reader.unanswered,
+            book=self.book,
+            parking=self.parking,
+            in_hand=self.in_hand,
+            route=self.route,
+            plan=PLAN,
+            measure=lambda file, done: self.loop.post(partial(done, file)),
+            remove_files=lambda files: self.removed.extend(file.name for file in files),
+            alarm=lambda event, **fields: self.alarms.append(event),
+        )
+        self.scheduler = Scheduler(self.seams, {"relay": self.lane}, Lsn(0), Lsn(0))
+        self.released, self.checkpoint, self.followed = SimulatedMark(), SimulatedMark(), SimulatedMark()
+        self.followed.store(1 << 40)
+        self.retention_s: float | None = None
+        self.files: list[str] = []
+        self.housekeeping = Housekeeping(
+            self.scheduler,
+            self.seams,
+            released=self.released,
+            checkpoint=self.checkpoint,
+            followed=self.followed,
+            ledger_keep_bytes=0,
+            retention_s=lambda: self.retention_s,
+            content=ContentNames(lambda: self.files, lambda _: 2),
+        )
+
+        self.orders = Orders(self.scheduler, self.seams)
+
+    def kill(self, uncertain: UncertainPolicy = "retry") -> Bench:
+        """The process dies; the bench of the next one, not recovered yet."""
+        self.scheduler.stopping = True
+        self.parking.close()
+        self.scheduler.custody.close()
+        self.housekeeping.stop()
+        self.ledger.killed()
+        self.store.close()
+        return Bench(self.folder, self, uncertain)
+
+    def resume(self, checkpoint: int = 0) -> Bench:
+        """Recover and go on."""
+        recovered = recover(self.ledger, Lsn(checkpoint), self.seams.mail, self.store)
+        self.scheduler.cursor = recovered.cursor
+        Resumption(self.seams, self.scheduler, self.store, int(self.loop.wall() * 1000)).run(recovered)
+        self.scheduler.wake()
+        self.loop.settle()
+        return self
+
+    def order(self, request: Request, meanwhile: Callable[[], None] = lambda: None) -> Answer:
+        """Give an order and wait for the answer; `meanwhile` happens as soon as it has begun."""
+
+        async def ask() -> Answer:
+            task = asyncio.ensure_future(self.orders.handle(request))
+            await asyncio.sleep(0)
+            meanwhile()
+            for _ in range(50):
+                self.loop.settle()
+                await asyncio.sleep(0)
+            assert task.done(), "the order hangs"
+            return task.result()
+
+        return asyncio.run(ask())
+
+    def make_lane(self, name: str, relay: HandRelay, **rules: int) -> Lane:
+        return Lane(LaneRules(name, PLAN, self.uncertain, **rules), relay, Breaker(), Window(8))  # type: ignore[arg-type]
+
+    def route(self, message: Message) -> tuple[tuple[Route, tuple[int, ...]], ...]:
+        return ((Route(("relay",), "test"), tuple(range(len(message.envelope.recipients)))),)
+
+    def message(self, recipients: int = 1, *, file: bool = False) -> Message:
+        now_ms = int(self.loop.wall() * 1000)
+        message_id = new_message_id(now_ms, SimulatedChance(len(self.mail.entries)).token(10))
+        return Message(
+            message_id,
+            now_ms,
+            Envelope("a@example.org", tuple(Recipient(f"r{n}@example.org") for n in range(recipients))),
+            Origin("smtp", "192.0.2.1"),
+            Summary(),
+            20,
+            ContentFile(f"{1:016x}-{message_id.hex()}.content", 20) if file else None,
+        )
+
+    def offer(
+        self, recipients: int = 1, *, file: bool = False, content: bytes = b"A: b\r\n\r\nc\r\n"
+    ) -> MessageId:
+        """A message comes into the log, and is taken up."""
+        message = self.message(recipients, file=file)
+        self.mail.append(encode_mail(message, () if file else (content,)), lambda _: None)
+        self.loop.settle()
+        self.scheduler.wake()
+        self.loop.settle()
+        return message.id
+
+    def rows(self, message_id: MessageId) -> tuple[ParkedDelivery, ...]:
+        parked = self.store.get(message_id, content=False)
+        return () if parked is None else parked.deliveries
+
+    def of(self, kind: type[LedgerRecord]) -> list[LedgerRecord]:
+        return [record for record in self.ledger.written if isinstance(record, kind)]

@@ -1,0 +1,151 @@
+"""What an operator asks for meets every delivery once, and nothing that is under way."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import pytest
+from tests.unit.queue.bench import LATER, TAKEN, Bench
+
+from dispatch.mail.delivery import DeliveryState, Move
+from dispatch.queue.orders import Done, Flush, ListQueue, Order, QueuePage, ShowMessage, Shown
+from dispatch.spool.records import Moved
+from dispatch.store.parked import QueueFilter
+from dispatch.store.sqlite import StoreFault
+
+ALL = QueueFilter()
+
+
+def deferred(bench: Bench) -> bytes:
+    message_id = bench.offer()
+    bench.relay.answer(LATER)
+    bench.loop.settle()
+    return message_id
+
+
+def test_a_cancelled_delivery_is_never_tried(bench: Bench) -> None:
+    deferred(bench)
+    assert bench.order(Order("cancel", ALL)) == Done(1, 0, 0)
+    bench.loop.advance(60.0)
+    assert not bench.relay.started
+
+
+def test_what_stands_ready_is_met(bench: Bench) -> None:
+    bench.relay.slots = 0
+    message_id = bench.offer()
+    assert bench.order(Order("hold", ALL)) == Done(1, 0, 0)
+    bench.relay.slots = 4
+    bench.loop.advance(60.0)
+    assert not bench.relay.started and bench.rows(message_id)[0].state is DeliveryState.HELD
+    assert bench.order(Order("release", ALL)) == Done(1, 0, 0)
+    bench.loop.advance(1.0)
+    assert len(bench.relay.started) == 1
+
+
+def test_what_is_under_way_finishes_and_is_counted(bench: Bench) -> None:
+    bench.offer()
+    assert bench.order(Order("cancel", ALL)) == Done(0, 1, 0)
+    bench.relay.answer(TAKEN)
+    assert not bench.of(Moved)
+
+
+def test_what_ends_while_the_order_is_carried_out_is_left_alone(bench: Bench) -> None:
+    """Its row still looks as if it waited."""
+    deferred(bench)
+    bench.loop.advance(12.0)
+    assert len(bench.relay.started) == 1
+    bench.ledger.by_itself = False
+
+    def end() -> None:
+        bench.relay.answer(TAKEN)
+        bench.ledger.by_itself = True
+        bench.loop.post(bench.ledger.sync)
+
+    assert cast(Done, bench.order(Order("cancel", ALL), end)).changed == 0
+    assert not bench.of(Moved)
+
+
+def test_a_claim_that_is_answered_while_nothing_may_start_goes_back(bench: Bench) -> None:
+    """An order would move its row beside it."""
+    message_id = deferred(bench)
+    bench.loop.wall_offset_s += 30
+    bench.lane.backlog = True
+    bench.scheduler.pump(bench.lane)
+    assert bench.lane.claiming
+    bench.scheduler.freeze()
+    bench.loop.settle()
+    assert not bench.lane.claiming and not len(bench.lane.ready) and not bench.relay.started
+    bench.scheduler.thaw()
+    bench.loop.settle()
+    assert [transaction.message.id for transaction, _ in bench.relay.started] == [message_id]
+
+
+def test_nothing_thaws_before_the_changes_stand_in_line(bench: Bench) -> None:
+    """The order fails half way: the store answers its first page, and then no more."""
+    message_id = deferred(bench)
+    bench.loop.wall_offset_s += 30
+    find = bench.store.find
+
+    def find_and_fill(*args: object, **named: object) -> object:
+        bench.store.full = True
+        bench.ledger.by_itself = False
+        return find(*args, **named)  # type: ignore[arg-type]
+
+    bench.store.find = find_and_fill  # type: ignore[assignment,method-assign]
+    order = bench.orders.handle(Order("cancel", ALL))
+    with pytest.raises(AssertionError, match="hangs"):
+        bench.order(Order("cancel", ALL))
+    order.close()
+    bench.store.full = False
+    bench.loop.advance(5.0)
+    assert not bench.relay.started, "the cancellation is not durable, and not undone either"
+    bench.ledger.by_itself = True
+    bench.ledger.sync()
+    bench.loop.advance(5.0)
+    assert not bench.relay.started and not bench.rows(message_id)
+
+
+def test_an_order_to_a_store_that_fails_is_answered_with_the_fault(bench: Bench) -> None:
+    bench.relay.slots = 0
+    bench.offer()
+    bench.store.full = True
+    with pytest.raises(StoreFault):
+        bench.order(Order("cancel", ALL))
+    bench.store.full = False
+    bench.relay.slots = 4
+    bench.loop.advance(5.0)
+    assert len(bench.relay.started) == 1, "it goes on as before"
+
+
+def test_a_flush_makes_everything_due_and_closes_breakers(bench: Bench) -> None:
+    deferred(bench)
+    bench.lane.breaker.failed(bench.loop.monotonic(), 0.0, at_once=True)
+    assert bench.order(Flush()) == Done(1, 0, 0)
+    bench.loop.advance(0.5)
+    assert len(bench.relay.started) == 1
+
+
+def test_a_failed_message_is_reopened_by_its_id_and_begins_a_new_family(bench: Bench) -> None:
+    message_id = bench.offer()
+    bench.loop.wall_offset_s += 4000
+    bench.relay.answer(LATER)
+    bench.loop.settle()
+    assert bench.rows(message_id)[0].state is DeliveryState.WAITING, "begun before its deadline"
+    bench.loop.advance(12.0)
+    bench.relay.answer(LATER)
+    bench.loop.settle()
+    assert bench.rows(message_id)[0].state is DeliveryState.EXPIRED
+    assert bench.order(Order("retry", QueueFilter(id_prefix=message_id.hex()))) == Done(1, 0, 0)
+    (record,) = bench.of(Moved)
+    assert cast(Moved, record).move is Move.REOPEN
+    row = bench.rows(message_id)[0]
+    assert (row.family, row.attempts, row.state) == (2, 0, DeliveryState.WAITING)
+
+
+def test_a_delivery_under_way_is_listed_once(bench: Bench) -> None:
+    message_id = deferred(bench)
+    bench.loop.advance(12.0)
+    page = cast(QueuePage, bench.order(ListQueue(ALL)))
+    assert [(row.id, row.state) for row in page.deliveries] == [(message_id, "attempting")]
+    shown = cast(Shown, bench.order(ShowMessage(message_id, content=True)))  # type: ignore[arg-type]
+    assert [row.state for row in shown.deliveries] == ["waiting"] or shown.content
