@@ -25,6 +25,14 @@ _BURST_S = 0.1
 _AGAIN_S = 0.05
 """Between two attempts to connect."""
 _BODY = (b"x" * 76 + b"\r\n") * 12
+_LARGE_BODY = (b"x" * 76 + b"\r\n") * 15_000
+"""More than a mebibyte: it has a file of its own in the spool."""
+_LARGE_EVERY = 250
+_LATER_SHARE = 0.03
+"""Of the recipients that are offered to the upstream, so many are deferred, so that deliveries are parked."""
+_SLOW_SHARE = 0.05
+_SLOW_S = (0.005, 0.1)
+"""The upstream thinks about so many contents, so long."""
 
 
 @dataclass
@@ -263,19 +271,23 @@ class _Client(asyncio.Protocol):
         self._whole = token
         self._awaited.append("content")
         self._load.books.offered_whole += 1
-        content = b"Subject: Load\r\nX-Token: %d\r\n\r\n%s.\r\n" % (token, _BODY)
+        body = _BODY if token % _LARGE_EVERY else _LARGE_BODY
+        content = b"Subject: Load\r\nX-Token: %d\r\n\r\n%s.\r\n" % (token, body)
         following = self._load.next_token()
         self._write(content if following is None else content + self._envelope_of(following))
 
 
 class _Upstream(asyncio.Protocol):
-    """Takes everything; one content in twenty only after a moment, so that kills meet open transactions."""
+    """Takes everything: some at the second attempt, some after a moment, so that kills meet mail everywhere."""
 
     def __init__(self, books: Books, chance: random.Random, sessions: set[_Upstream]) -> None:
         self._books = books
         self._chance = chance
         self._sessions = sessions
-        self._buffer = b""
+        self._buffer = bytearray()
+        self._searched = 0
+        """So much of the buffer holds no end of data."""
+        self._recipient_taken = False
         self._in_content = False
         self._pausing = False
         self._gone = False
@@ -301,28 +313,46 @@ class _Upstream(asyncio.Protocol):
 
     def _go_on(self) -> None:
         while not self._pausing:
-            end = self._buffer.find(b"\r\n.\r\n" if self._in_content else b"\r\n")
-            if end < 0:
-                return
-            part = self._buffer[:end]
-            self._buffer = self._buffer[end + (5 if self._in_content else 2) :]
             if self._in_content:
-                self._in_content = False
-                self._note(part)
-                if self._chance.random() < 0.05:
-                    self._pausing = True
-                    asyncio.get_running_loop().call_later(self._chance.uniform(0.005, 0.1), self._resume)
-                else:
-                    self._write(b"250 2.0.0 Ok\r\n")
-                continue
-            verb = part[:4].upper()
-            if verb == b"DATA":
-                self._in_content = True
-                self._write(b"354 Go ahead\r\n")
-            elif verb == b"EHLO":
-                self._write(b"250-upstream.test\r\n250-PIPELINING\r\n250 8BITMIME\r\n")
+                end = self._buffer.find(b"\r\n.\r\n", self._searched)
+                if end < 0:
+                    self._searched = max(0, len(self._buffer) - 4)
+                    return
+                self._content(self._take(end, 5))
             else:
-                self._write(b"221 Bye\r\n" if verb == b"QUIT" else b"250 2.0.0 Ok\r\n")
+                end = self._buffer.find(b"\r\n")
+                if end < 0:
+                    return
+                self._command(self._take(end, 2)[:4].upper())
+
+    def _take(self, end: int, mark_bytes: int) -> bytes:
+        part = bytes(self._buffer[:end])
+        del self._buffer[: end + mark_bytes]
+        self._searched = 0
+        return part
+
+    def _command(self, verb: bytes) -> None:
+        answer = {
+            b"EHLO": b"250-upstream.test\r\n250-PIPELINING\r\n250 8BITMIME\r\n",
+            b"QUIT": b"221 2.0.0 Bye\r\n",
+        }.get(verb, b"250 2.0.0 Ok\r\n")
+        if verb == b"RCPT":
+            self._recipient_taken = self._chance.random() >= _LATER_SHARE
+            answer = answer if self._recipient_taken else b"451 4.2.1 Not now\r\n"
+        elif verb == b"DATA":
+            self._in_content = self._recipient_taken
+            answer = b"354 Go ahead\r\n" if self._in_content else b"554 5.5.1 No valid recipients\r\n"
+        self._write(answer)
+
+    def _content(self, content: bytes) -> None:
+        self._in_content = False
+        self._recipient_taken = False
+        self._note(content)
+        if self._chance.random() < _SLOW_SHARE:
+            self._pausing = True
+            asyncio.get_running_loop().call_later(self._chance.uniform(*_SLOW_S), self._resume)
+        else:
+            self._write(b"250 2.0.0 Ok\r\n")
 
     def _resume(self) -> None:
         self._pausing = False

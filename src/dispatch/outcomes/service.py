@@ -42,8 +42,8 @@ class ControlService:
         publish: Callable[[], None],
         close: Callable[[], None],
     ) -> None:
-        """`durable` is how far the ledger goes. `publish` reads the settings again, and raises where they have
-        mistakes. `close` closes the databases."""
+        """`durable` is how far the ledger goes. `publish` reads the settings again, and raises where they
+        have mistakes. `close` closes the databases."""
         self._clock = clock
         self._worker = worker
         self._follower = follower

@@ -17,9 +17,14 @@ the ledger is always right: ledger beats parked, parked beats log (`recovery`).
 
 - `work`       one transaction to be, and the message it belongs to
 - `lane`       one relay with its breaker, its window and what stands ready for it
-- `scheduler`  takes up, starts, settles: the loop in the middle
+- `scheduler`  takes up, starts, hears what came of it: the loop in the middle
+- `settle`     outcomes become records, and deliveries that stay; `moves` says what a record does to one
+- `custody`    every step by which a delivery changes its owner
+- `book`       the ledger as it is written here
 - `parking`    batches of changes to the parked store, and claims from it, on a thread
-- `recovery`   what a restart must know, from checkpoint, ledger, parked store and log
-- `in_hand`    who is being worked on, in memory that outlives the process: finds what kills it
+- `recovery`   what a restart must know, from checkpoint, ledger, parked store and log; `resume` acts on it
+- `in_hand`    who is being worked on, in memory that outlives the process: finds what kills it; `trial`
+- `housekeeping`  checkpoints, released segments, retention, orphaned content, clocks that jumped
 - `orders`     what an operator may ask: list, show, retry, hold, release, cancel, flush
+- `service`    start to drain; `large_content` is how a content file is handed over
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from tests.unit.queue.bench import LATER, SLOTS, TAKEN, Bench
+from tests.unit.queue.bench import LATER, NEVER, SLOTS, TAKEN, Bench
 
 from dispatch.mail.delivery import DeliveryState, Move
 from dispatch.ports import Lsn
@@ -149,6 +149,19 @@ def test_a_suspect_that_takes_long_gets_company(bench: Bench) -> None:
     after = bench.kill().resume()
     after.loop.advance(1.5)
     assert len(after.relay.started) == 2
+
+
+def test_what_the_ledger_calls_parked_is_not_the_logs_even_when_its_row_is_gone(bench: Bench) -> None:
+    """A bounced one, whose retention is over: no record tells of that."""
+    message_id = bench.offer()
+    bench.relay.answer(NEVER)
+    bench.loop.settle()
+    assert bench.rows(message_id)
+    bench.retention_s = 1.0
+    bench.loop.advance(200.0)
+    assert not bench.rows(message_id)
+    after = bench.kill().resume()
+    assert not after.rows(message_id) and not after.scheduler.custody.live
 
 
 def test_a_content_file_that_the_store_needs_outlives_its_place_in_the_log(bench: Bench) -> None:
