@@ -1,8 +1,9 @@
 """Whatever dies, whenever: every accepted recipient gets one outcome, and every repeat has its record.
 
-The shipped scheduler, parking, recovery, housekeeping and orders run on a simulated machine over logs on a simulated
-disk and a real SQLite file. Upstreams answer as chance wills, the process dies at any step, the power is cut, the
-parked store is full, the operator gives orders, lanes are replaced. A run is a seed; a failure prints it.
+The shipped scheduler, parking, recovery, housekeeping and orders run on a simulated machine over logs on a
+simulated disk and a real SQLite file. Upstreams answer as chance wills, the process dies at any step, the
+power is cut, the parked store is full, the operator gives orders, lanes are replaced. A run is a seed; a
+failure names it.
 """
 
 from __future__ import annotations

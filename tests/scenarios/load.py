@@ -56,7 +56,7 @@ class Books:
 class Load:
     """`start`, then at any time `drain`, then `close`."""
 
-    def __init__(self, port: int, *, rate: float, clients: int = 40, seed: int = 0) -> None:
+    def __init__(self, port: int, *, rate: float, clients: int, seed: int = 0) -> None:
         """`port` is the relay's; `rate` what is offered in a second, of all clients together."""
         self.books = Books()
         self.upstream_port = 0
@@ -113,7 +113,7 @@ class Load:
                 lambda: _Upstream(self.books, self._random, self._sessions), "127.0.0.1", 0, backlog=500
             )
         )
-        self.upstream_port = server.sockets[0].getsockname()[1]
+        self.upstream_port = server.sockets[0].getsockname()[1]  # type: ignore[attr-defined]  # both loops' servers have them
         self._upstream_ready.set()
         try:
             self._loop.run_forever()
@@ -130,8 +130,10 @@ class Load:
 
     def _end(self) -> None:
         self._closing = True
-        for end in (*self._clients, *self._sessions):
-            end.abort()
+        for client in list(self._clients):
+            client.abort()
+        for session in list(self._sessions):
+            session.abort()
         self._stop_when_closed()
 
     def _stop_when_closed(self) -> None:
@@ -278,7 +280,7 @@ class _Client(asyncio.Protocol):
 
 
 class _Upstream(asyncio.Protocol):
-    """Takes everything: some at the second attempt, some after a moment, so that kills meet mail everywhere."""
+    """Takes all: some at the second attempt, some after a moment, so that kills meet mail everywhere."""
 
     def __init__(self, books: Books, chance: random.Random, sessions: set[_Upstream]) -> None:
         self._books = books

@@ -16,7 +16,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,12 @@ def until(true: Callable[[], Any], what: str, bound_s: float = BOUND_S, pause_s:
 
 
 def free_port() -> int:
-    """A port that nobody has, outside the range from which the kernel gives ports to outgoing connections."""
+    """A port that nobody has, outside the range from which the kernel gives ports to outgoing connections.
+
+    Parallel workers draw from ranges of their own, so that none takes what another has just found."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 20
     while True:
-        port = random.randrange(10_000, 32_000)
+        port = random.randrange(10_000 + 1_100 * worker, 10_000 + 1_100 * (worker + 1))
         try:
             socket.create_server(("127.0.0.1", port)).close()
         except OSError:
@@ -67,7 +71,7 @@ class Relay:
         self._groups: list[int] = []
         """Of every start whose processes may live."""
 
-    def configure(self, *relays: str, **sections: dict[str, object]) -> Relay:
+    def configure(self, *relays: str, **sections: Mapping[str, object]) -> Relay:
         """Write the file: listen on loopback; `relays` are the bodies of `[[relays]]` tables."""
         tables: dict[str, dict[str, object]] = {
             "listener": {"ports": [self.port], "bind": ["127.0.0.1"], "server_name": "relay.test"},
@@ -79,7 +83,7 @@ class Relay:
         for name, keys in tables.items():
             lines.append(f"[{name}]")
             lines += [
-                f"{key} = {json.dumps(value)}" for key, value in (keys | sections.pop(name, {})).items()
+                f"{key} = {json.dumps(value)}" for key, value in {**keys, **sections.pop(name, {})}.items()
             ]
         assert not sections, f"no such sections: {sections}"
         for relay in relays:
@@ -136,7 +140,7 @@ class Relay:
         ]
         for role in ("intake", "delivery"):
             until(
-                lambda role=role: self.said("settings_applied", since=since, process=role, number=number),
+                partial(self.said, "settings_applied", since=since, process=role, number=number),
                 f"{role} works by the new settings",
             )
 

@@ -24,5 +24,6 @@ def test_killed_fifteen_times_under_load(tmp_path: Path) -> None:
     assert not audit.lost, "acknowledged and not delivered"
     assert not audit.unexplained, "delivered twice, and the ledger does not say why"
     assert not audit.uninvited, "delivered, though neither acknowledged nor unanswered"
+    assert not audit.miscounted, "history and ledger differ"
     assert audit.killed == dict.fromkeys(VICTIMS, KILLS // len(VICTIMS))
     assert audit.rate >= RATE_MIN

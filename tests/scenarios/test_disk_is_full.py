@@ -55,7 +55,7 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
-def send_until_refused(relay: Relay, sender: str, size: int) -> tuple[int, bytes]:
+def send_until_refused(relay: Relay, sender: str, size: int) -> tuple[int, str]:
     """Some fit into what was written beforehand. How many, and the refusal."""
     for accepted in range(2000):
         with relay.client() as client:
@@ -64,8 +64,8 @@ def send_until_refused(relay: Relay, sender: str, size: int) -> tuple[int, bytes
                     sender, ["you@example.net"], b"Subject: Fill\r\n\r\n" + b"x" * 70 + b"\r\n" * size
                 )
             except smtplib.SMTPDataError as error:
-                assert error.smtp_code in (451, 452), error
-                return accepted, error.smtp_error
+                assert error.smtp_code == 452, error
+                return accepted, str(error)
     raise AssertionError("the disk is never full")
 
 
@@ -83,7 +83,7 @@ def test_refused_for_now_and_nothing_is_lost(relay: Relay, upstream: Upstream, s
 
     ballast = fill(small_disk)
     accepted, refusal = send_until_refused(relay, "full@example.org", size=200_000)
-    assert refusal.startswith(b"4.3.1"), refusal
+    assert "4.3.1" in refusal
 
     upstream.start()
     expected = 15 + accepted
@@ -106,7 +106,7 @@ def test_it_goes_on_by_itself_when_there_is_room(relay: Relay, upstream: Upstrea
     pids = [relay.pid_of(role) for role in ("intake", "delivery", "control")]
     ballast = fill(small_disk)
     accepted, refusal = send_until_refused(relay, "full@example.org", size=200_000)
-    assert refusal.startswith(b"4.3.1"), refusal
+    assert "4.3.1" in refusal
     ballast.unlink()
 
     def accepts() -> str | None:

@@ -166,6 +166,7 @@ def test_json_of_every_list(relay: Relay, waiting: dict[str, str]) -> None:
         ("history", "show", waiting["ann@one.example"]),
         ("stats",),
         ("spool", "verify"),
+        ("ledger", "verify"),
         ("config", "list"),
         ("config", "check"),
         ("inbox", "list"),
@@ -186,3 +187,4 @@ def test_exit_codes_while_the_relay_does_not_run(relay: Relay, upstream: Upstrea
     assert relay.history()[0]["id"] == message_id, "history is read without it"
     assert relay.counted("delivered") == 1
     relay.cli("spool", "verify")
+    relay.cli("ledger", "verify")

@@ -6,8 +6,9 @@ import email
 import email.policy
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.message import EmailMessage
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,12 +53,12 @@ INTERNATIONAL = Offer(
     + b"Message-ID: <given@example.org>\r\n\r\n"
     + "Schöne Grüße\r\n".encode(),
 )
-SINKS = {"aiosmtpd": Aiosmtpd, "smtp-sink": SmtpSink}
+SINKS: dict[str, Callable[[Path], Sink]] = {"aiosmtpd": Aiosmtpd, "smtp-sink": SmtpSink}
 
 
 @pytest.fixture(params=list(SINKS))
 def sink(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sink]:
-    one: Sink = SINKS[request.param](tmp_path)
+    one = SINKS[request.param](tmp_path)
     yield one
     one.close()
 
@@ -143,9 +144,13 @@ def test_bcc_and_our_own_fields_are_removed_unless_verbatim(
     relay.configure(upstream.table(verbatim=verbatim)).start()
     body = b"\r\nBcc: in the body stays\r\n"
     large = b"z" * 70 + b"\r\n"
+
+    def arrived(count: int) -> bool:
+        return len(upstream.delivered) == count
+
     for number, size in enumerate((0, 40_000), 1):  # from memory, and from a file of its own
         relay.send(HIDDEN + HEADER + body + large * size)
-        until(lambda number=number: len(upstream.delivered) == number, "it is delivered")
+        until(partial(arrived, number), "it is delivered")
         rest = without_our_trace(upstream.delivered[-1].content, HEADER + b"\r\n")
         kept = (HIDDEN if verbatim else b"") + HEADER + body + large * size
         assert rest == kept, (rest[:400], kept[:400])

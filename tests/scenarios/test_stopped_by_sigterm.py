@@ -87,7 +87,12 @@ def test_a_second_sigterm_ends_at_once(relay: Relay, upstream: Upstream) -> None
         relay.terminate()
         until(lambda: relay.said("draining"), "it drains")
         # The client never goes on: only the second signal, sent late enough to count, ends this.
-        until(lambda: relay.terminate() or relay.said("hurried"), "the second signal is heard", pause_s=0.3)
+
+        def hurried() -> bool:
+            relay.terminate()
+            return bool(relay.said("hurried"))
+
+        until(hurried, "the second signal is heard", pause_s=0.3)
         relay.ended(15)
         with pytest.raises((smtplib.SMTPServerDisconnected, AssertionError)):
             assert client.noop()[0] != 421

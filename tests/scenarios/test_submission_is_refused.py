@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import smtplib
 import socket
+from functools import partial
 
 import pytest
 from tests.scenarios.relay import HELLO, Relay, until
@@ -134,6 +135,10 @@ ENDS_THAT_ARE_NONE = {
 def test_nothing_is_smuggled(relay: Relay, upstream: Upstream, bare_newline: str) -> None:
     relay.configure(upstream.table(), listener={"bare_newline": bare_newline}).start()
     accepted = 0
+
+    def arrived(count: int) -> bool:
+        return len(upstream.received) >= count
+
     for name, end in ENDS_THAT_ARE_NONE.items():
         with socket.create_connection(("127.0.0.1", relay.port), timeout=10) as connection:
             replies = connection.makefile("rb")
@@ -145,10 +150,7 @@ def test_nothing_is_smuggled(relay: Relay, upstream: Upstream, bare_newline: str
             answers = [line[:3] for line in replies]
         assert answers in ([b"250", b"221"], [b"554", b"221"], [b"550", b"221"]), (name, answers)
         accepted += answers[0] == b"250"
-        until(
-            lambda accepted=accepted: len(upstream.received) >= accepted,
-            f"{name}: what was accepted is delivered",
-        )
+        until(partial(arrived, accepted), f"{name}: what was accepted is delivered")
     assert accepted >= 1, "a doubled dot is no attack"
     relay.send(sender="last@example.org")
     until(

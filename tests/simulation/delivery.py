@@ -1,7 +1,8 @@
 """The delivery process on a simulated machine: the shipped queue over simulated upstreams.
 
-One `World` is a machine with everything that outlives processes, and what a client, an upstream and an operator
-know; one `Life` is the delivery process from recovery to its death, with a mail log that a client can write to.
+One `World` is a machine with everything that outlives processes, and what a client, an upstream and an
+operator know; one `Life` is the delivery process from recovery to its death, with a mail log that a client
+can write to.
 """
 
 from __future__ import annotations
@@ -144,7 +145,7 @@ class World:
         assert not self.refused & set(audit.messages), "refused, and taken up"
 
     def _compare(self, audit: Audit) -> None:
-        """At a start: *sending* was in the ledger before anything left, unless a power cut took it out again."""
+        """*Sending* was in the ledger before anything left, unless a power cut took it out again."""
         for key, taken in self.received.taken.items():
             for place, number in enumerate(taken):
                 if number > audit.sent[key]:

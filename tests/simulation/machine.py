@@ -1,18 +1,18 @@
 """A simulated machine on which asyncio runs: virtual time, threads, disk and marks, all from one seed.
 
 `Machine` is the hardware with what outlives a process: disk, marks, a folder for what needs real files
-(SQLite, mapped files) and the time. `Process` is one life of a process on it: an event loop that never waits, so
-hours pass in milliseconds, and the ports that the product is made of. Everything that asyncio offers works on
-that loop except real file descriptors.
+(SQLite, mapped files) and the time. `Process` is one life of a process on it: an event loop that never waits,
+so hours pass in milliseconds, and the ports that the product is made of. Everything that asyncio offers works
+on that loop except real file descriptors.
 
 - Time moves only when nothing else is left to do; it jumps to the next timer.
-- A worker's job runs as one step at a random moment after it was asked for, and its answer comes at another one
-  after that; jobs and answers of one worker keep their order.
+- A worker's job runs as one step at a random moment after it was asked for, and its answer comes at another
+  one after that; jobs and answers of one worker keep their order.
 - A crash is `Death`, raised from any step: what else was to happen in that round of the loop does not.
   `die_after` raises it at the n-th callback from now. After it the process is only good for `bury`.
 
-Trap: objects of a dead process must do nothing when the garbage collector finds their coroutines suspended in a
-`finally`. Whoever starts tasks that touch the product sees to that before `bury`.
+Trap: objects of a dead process must do nothing when the garbage collector finds their coroutines suspended
+in a `finally`. Whoever starts tasks that touch the product sees to that before `bury`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Simulated upstreams: relays that answer as chance wills, and remember whatever reached them.
 
-An upstream has *received* a recipient's mail when the end of data reached it and it took it over, whether its
-reply reached us or not. The worst case is simulated: what it takes, it takes at the very moment at which the end
-of data leaves, so that a crash in any later step finds it delivered.
+An upstream has *taken* a recipient's mail when the end of data reached it and it took it over, whether its
+reply reached us or not. The worst case is simulated: what it takes, it takes at the very moment at which the
+end of data leaves, so that a crash in any later step finds it delivered.
 """
 
 from __future__ import annotations

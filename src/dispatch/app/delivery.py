@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -18,7 +19,7 @@ from dispatch.mail.message import ContentFile
 from dispatch.observe import Reporter
 from dispatch.ports import Disk, Lsn, Worker
 from dispatch.queue.book import Book
-from dispatch.queue.housekeeping import Housekeeping
+from dispatch.queue.housekeeping import ContentNames, Housekeeping
 from dispatch.queue.in_hand import InHand
 from dispatch.queue.lane import Lane
 from dispatch.queue.large_content import as_handed_over
@@ -30,6 +31,7 @@ from dispatch.queue.scheduler import Scheduler, Seams
 from dispatch.queue.service import DeliveryService
 from dispatch.runtime.bus import BusServer, hint_path, socket_path
 from dispatch.runtime.hints import HintListener, Hints
+from dispatch.settings import Settings
 from dispatch.spool.content import ContentFolder
 from dispatch.spool.log import SegmentLog
 from dispatch.spool.reader import SegmentReader
@@ -43,74 +45,41 @@ IN_HAND_SLOTS = 16_384
 """The bound on transactions under way, of all relays together."""
 
 
+class _Stores(NamedTuple):
+    """What delivery reads and writes."""
+
+    mail: SegmentReader
+    ledger: SegmentLog
+    written: SegmentReader
+    """The ledger, as it is read at a start."""
+    parked: ParkedStore
+    content: ContentFolder
+    workers: tuple[Worker, Worker]
+    """For the parked store, and for files."""
+
+
 async def start_delivery(machine: Machine, data: Path, report: Reporter) -> DeliveryService:
     """Recover, then take mail up. The caller holds the lock of the ledger's folder."""
     folders = Folders(data)
     watch = SettingsWatch(folders.settings, "delivery")
-    settings = watch.settings
-    clock = machine.clock
-
-    ledger = SegmentLog(
-        machine.disk,
-        LEDGER,
-        clock=clock,
-        chance=machine.chance,
-        threads=machine.threads,
-        mark=HintingMark(
-            machine.mark(folders.ledger_durable, True), Hints(hint_path(folders.run, "control"))
-        ),
-        soon=machine.soon,
-        sync_interval_s=LEDGER_SYNC_S,
-        segment_bytes=settings.spool.segment_mb << 20,
-    )
-    report_recovery(report, "ledger", ledger.recovery)
-    mail = SegmentReader(machine.disk, MAIL, mark=machine.mark(folders.mail_durable, False))
-    ledger_reader = SegmentReader(machine.disk, LEDGER, mark=machine.mark(folders.ledger_durable, False))
-    store = ParkedStore.open(folders.parked_db)
-    checkpoint = machine.mark(folders.checkpoint, True)
-    started_s = clock.monotonic()
-    recovered = recover(ledger_reader, Lsn(checkpoint.load()), mail, store)
-
+    stores = _open_stores(machine, folders, watch.settings, report)
     lanes: dict[str, Lane] = {}
-    lane_maker = Lanes(machine, report)
-    lane_maker.make(settings, lanes)
-    parked_worker = machine.threads.worker("parked")
-    files_worker = machine.threads.worker("files")
-    content = ContentFolder(machine.disk, CONTENT, worker=files_worker)
-    book = Book(ledger)
-    parking = Parking(
-        store,
-        parked_worker,
-        clock,
-        fault=lambda error: report("queue_fault", why=repr(error)),
-        abandon=lambda files: scheduler.abandoned(files),
-    )
-    seams = Seams(
-        clock=clock,
-        chance=machine.chance,
-        mail=mail,
-        unanswered=mail.unanswered,
-        book=book,
-        parking=parking,
-        in_hand=InHand(folders.in_hand, IN_HAND_SLOTS),
-        route=lane_maker.routes_of,
-        plan=retry_plan(settings),
-        measure=partial(_measure, machine.disk, files_worker),
-        remove_files=lambda files: content.remove([file.name for file in files], lambda _: None),
-        alarm=report,
-    )
+    maker = Lanes(machine, report)
+    maker.make(watch.settings, lanes)
+
+    checkpoint = machine.mark(folders.checkpoint, True)
+    recovered = recover(stores.written, Lsn(checkpoint.load()), stores.mail, stores.parked)
     power = power_was_cut(folders.boot)
-    scheduler = Scheduler(seams, lanes, recovered.cursor, mail.durable if power else Lsn(0))
-    Resumption(seams, scheduler, store, int(clock.wall() * 1000)).run(recovered)
+    seams, scheduler = _make_queue(machine, folders, stores, maker, lanes, recovered.cursor, power, report)
+    Resumption(seams, scheduler, stores.parked, int(machine.clock.wall() * 1000)).run(recovered)
     report(
         "queue_recovered",
         records=recovered.replayed,
         standing=len(recovered.standing),
         uncertain=scheduler.uncertain,
         power_cut=power,
-        took_s=clock.monotonic() - started_s,
     )
-    _say_what_waits_for_nobody(store, lanes, report)
+    _say_what_waits_for_nobody(stores.parked, lanes, report)
     housekeeping = Housekeeping(
         scheduler,
         seams,
@@ -118,33 +87,102 @@ async def start_delivery(machine: Machine, data: Path, report: Reporter) -> Deli
         checkpoint=checkpoint,
         followed=machine.mark(folders.followed, False),
         ledger_keep_bytes=LEDGER_KEEP_BYTES,
+        retention_s=partial(_retention_s, watch),
+        content=ContentNames(partial(machine.disk.names, CONTENT), stores.mail.incarnation),
     )
-
-    orders = Orders(scheduler, seams)
     hints = HintListener(hint_path(folders.run, "delivery"), scheduler.wake)
     bus = BusServer(
-        socket_path(folders.run, "delivery"), msgspec.msgpack.Decoder(Request), orders.handle, report
+        socket_path(folders.run, "delivery"),
+        msgspec.msgpack.Decoder(Request),
+        Orders(scheduler, seams).handle,
+        report,
     )
     service = DeliveryService(
         scheduler,
         housekeeping,
         seams,
-        ledger=ledger,
-        store=store,
-        workers=(parked_worker, files_worker),
+        ledger=stores.ledger,
+        store=stores.parked,
+        workers=stores.workers,
         doors=(bus, hints),
     )
 
     def apply() -> None:
         taken = watch.take()
         if taken is not None:
-            service.retire(lane_maker.make(taken[1], lanes))
+            service.retire(maker.make(taken[1], lanes))
             report("settings_applied", number=watch.number)
 
     service.follow(watch.changed, apply)
     await bus.start()
     scheduler.wake()
     return service
+
+
+def _open_stores(machine: Machine, folders: Folders, settings: Settings, report: Reporter) -> _Stores:
+    hints = Hints(hint_path(folders.run, "control"))
+    ledger = SegmentLog(
+        machine.disk,
+        LEDGER,
+        clock=machine.clock,
+        chance=machine.chance,
+        threads=machine.threads,
+        mark=HintingMark(machine.mark(folders.ledger_durable, True), hints),
+        soon=machine.soon,
+        sync_interval_s=LEDGER_SYNC_S,
+        segment_bytes=settings.spool.segment_mb << 20,
+    )
+    report_recovery(report, "ledger", ledger.recovery)
+    files = machine.threads.worker("files")
+    return _Stores(
+        mail=SegmentReader(machine.disk, MAIL, mark=machine.mark(folders.mail_durable, False)),
+        ledger=ledger,
+        written=SegmentReader(machine.disk, LEDGER, mark=machine.mark(folders.ledger_durable, False)),
+        parked=ParkedStore.open(folders.parked_db),
+        content=ContentFolder(machine.disk, CONTENT, worker=files),
+        workers=(machine.threads.worker("parked"), files),
+    )
+
+
+def _make_queue(
+    machine: Machine,
+    folders: Folders,
+    stores: _Stores,
+    maker: Lanes,
+    lanes: dict[str, Lane],
+    cursor: Lsn,
+    power: bool,
+    report: Reporter,
+) -> tuple[Seams, Scheduler]:
+    parked_worker, files_worker = stores.workers
+    parking = Parking(
+        stores.parked,
+        parked_worker,
+        machine.clock,
+        fault=lambda error: report("queue_fault", why=repr(error)),
+        abandon=lambda files: scheduler.abandoned(files),
+    )
+    seams = Seams(
+        clock=machine.clock,
+        chance=machine.chance,
+        mail=stores.mail,
+        unanswered=stores.mail.unanswered,
+        book=Book(stores.ledger),
+        parking=parking,
+        in_hand=InHand(folders.in_hand, IN_HAND_SLOTS),
+        route=maker.routes_of,
+        plan=retry_plan(maker.settings),
+        measure=partial(_measure, machine.disk, files_worker),
+        remove_files=lambda files: stores.content.remove([file.name for file in files], lambda _: None),
+        alarm=report,
+    )
+    scheduler = Scheduler(seams, lanes, cursor, stores.mail.durable if power else Lsn(0))
+    return seams, scheduler
+
+
+def _retention_s(watch: SettingsWatch) -> float | None:
+    days = watch.settings.spool.failed_retention_days
+    return days * 86_400.0 if days else None
 
 
 def _say_what_waits_for_nobody(store: ParkedStore, lanes: dict[str, Lane], report: Reporter) -> None:

@@ -17,10 +17,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from dispatch.mail.ids import MessageId
 from dispatch.mail.message import ContentFile, Message
 from dispatch.ports import Clock, Lsn
 from dispatch.queue.book import Book
-from dispatch.queue.parking import Parking
+from dispatch.queue.parking import RETRY_S, Parking
 from dispatch.queue.settle import Decision
 from dispatch.queue.work import LogOwned, Work
 from dispatch.spool.records import Live, Parked, Placed
@@ -147,11 +148,17 @@ class Custody:
         if not owner.shared_file:
             self._remove_files([file])
             return
-        message_id = owner.message.id
+        self._remove_unless_parked(owner.message.id, file)
+
+    def _remove_unless_parked(self, message_id: MessageId, file: ContentFile) -> None:
+        if self._closed:
+            return
 
         def decide(parked: bool) -> None:
             if not parked:
                 self._remove_files([file])
 
-        # A fault leaves the file to the sweep of a later start.
-        self._parking.ask(lambda store: store.get(message_id, content=False) is not None, decide)
+        def again(_: Exception) -> None:
+            self._clock.call_later(RETRY_S, partial(self._remove_unless_parked, message_id, file))
+
+        self._parking.ask(lambda store: store.get(message_id, content=False) is not None, decide, again)

@@ -92,8 +92,8 @@ class InHand:
         self._store(suspect.slot, suspect.id, HandState.ALONE, suspect.deaths_alone)
 
     def note_in_company(self, suspect: Suspect) -> None:
-        """It takes long, and has not killed the process so far: others may go on beside it."""
-        self._store(suspect.slot, suspect.id, HandState.IN_HAND, 0)
+        """It is being worked on, and others beside it: what it is suspected of neither grows nor shrinks."""
+        self._store(suspect.slot, suspect.id, HandState.IN_HAND, suspect.deaths_alone)
 
     def clear(self, slot: int) -> None:
         """The attempt has ended and the process lives."""

@@ -119,7 +119,7 @@ class Parking:
         In its place among everything else: later, a newer claim of the same deliveries would be given back.
         """
 
-        def answer(result: None | Exception) -> None:
+        def answer(result: Exception | None) -> None:
             if self._closed:
                 return
             if isinstance(result, Exception):

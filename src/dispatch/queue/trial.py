@@ -3,6 +3,9 @@
 The one that kills the process again has killed it alone, and after the third time it is quarantined.
 The others are cleared by having run. A suspect that takes long (its upstream is slow, it is no poison
 so far) is given company after `PATIENCE_S`, so that a crash does not stop the mail for minutes.
+
+Trap: whoever runs beside a slow one does not run alone, and is not charged with a death that may be the
+slow one's.
 """
 
 from __future__ import annotations
@@ -34,6 +37,9 @@ class Trial:
         self._start = start
         self._over = over
         self._alone: tuple[Suspect, Work] | None = None
+        """Whose end the next one waits for."""
+        self._slow: set[Work] = set()
+        """Still under way, and no longer waited for."""
         self._patience: Timer | None = None
 
     def next(self) -> None:
@@ -42,7 +48,10 @@ class Trial:
             self._patience.cancel()
         while self._line:
             suspect, work = self._line.popleft()
-            self._in_hand.note_alone(suspect)
+            if self._slow:
+                self._in_hand.note_in_company(suspect)
+            else:
+                self._in_hand.note_alone(suspect)
             self._alone = suspect, work
             work.slot = suspect.slot
             if self._start(work):
@@ -59,10 +68,13 @@ class Trial:
 
     def finished(self, work: Work) -> None:
         """An attempt has ended and the process lives."""
+        self._slow.discard(work)
         if self._alone is not None and self._alone[1] is work:
             self.next()
 
     def _give_company(self) -> None:
         if self._alone is not None:
-            self._in_hand.note_in_company(self._alone[0])
+            suspect, work = self._alone
+            self._in_hand.note_in_company(suspect._replace(deaths_alone=0))
+            self._slow.add(work)
             self.next()

@@ -53,7 +53,7 @@ def test_what_is_pipelined_behind_a_message_waits_and_is_answered_behind_it(door
 
 
 def test_a_chain_of_refused_messages_in_one_packet_is_answered_one_by_one(door: Door) -> None:
-    """As many as a client is forgiven; each answer comes at once, and must not be given within the last one."""
+    """As many as a client is forgiven; each is answered at once, and must not be within the one before."""
     session, wire = door.open()
     body = LOOP + MESSAGE
     session.received((ENVELOPE + b"BDAT %d LAST\r\n" % len(body) + body) * 119)

@@ -164,6 +164,18 @@ def test_what_the_ledger_calls_parked_is_not_the_logs_even_when_its_row_is_gone(
     assert not after.rows(message_id) and not after.scheduler.custody.live
 
 
+def test_nobody_is_charged_with_a_death_beside_a_slow_suspect(bench: Bench) -> None:
+    bench.offer()
+    bench.offer()
+    life = bench
+    for _ in range(2 + DEATHS_ALONE_MAX):
+        life = life.kill().resume()
+        life.loop.advance(1.5)
+        assert len(life.relay.started) == 2, "one after the other, and now side by side"
+    assert Move.QUARANTINE not in moves(life)
+    assert all(suspect.deaths_alone == 0 for suspect in life.in_hand.suspects())
+
+
 def test_a_content_file_that_the_store_needs_outlives_its_place_in_the_log(bench: Bench) -> None:
     bench.relay.slots = 1
     message_id = bench.offer(2, file=True)
