@@ -66,7 +66,7 @@ EVENTS: dict[str, Event] = {
     "settings_published": Event("info", "Settings were read; their number is told."),
     "settings_applied": Event("info", "A process works by new settings."),
     "settings_need_restart": Event("warning", "These settings were changed and need a restart."),
-    "setting_ignored": Event("warning", "Something that looks like a setting is none; it is ignored."),
+    "settings_remark": Event("warning", "The settings are good, and something about them should be known."),
     # intake
     "denied": Event("info", "A client was turned away: a connection, a sender, a recipient or a message."),
     "disk_level": Event("warning", "The disk has passed a limit of free space, or is well again."),

@@ -59,6 +59,12 @@ def needed(program: str, package: str | None = None) -> str:
     return path
 
 
+def dying_with_us() -> list[str]:
+    """What a command is put behind so that it ends when the test run is killed; nothing where that cannot be."""
+    setpriv = found("setpriv")
+    return [] if setpriv is None else [setpriv, "--pdeathsig", "KILL", "--"]
+
+
 def nodemailer() -> tuple[str, Path]:
     """The path of node, and a folder from which it finds the package nodemailer."""
     node, npm = needed("node"), needed("npm")

@@ -21,6 +21,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.scenarios.programs import dying_with_us
+
 BOUND_S = 30.0
 ROLES = ("intake", "delivery", "control")
 HELLO = b"Subject: Hello\r\n\r\nIt works.\r\n"
@@ -98,7 +100,7 @@ class Relay:
         since = self.mark()
         with self._log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self._dispatch(), "serve", "--quiet", *self._sources(), *arguments],
+                [*dying_with_us(), *self._dispatch(), "serve", "--quiet", *self._sources(), *arguments],
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 cwd=self.folder,

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
-from tests.scenarios.programs import needed
+from tests.scenarios.programs import dying_with_us, needed
 from tests.scenarios.relay import free_port, until
 
 SIZE_BYTES_MAX = 100 << 20
@@ -76,7 +76,8 @@ class SmtpSink:
         self._folder.mkdir()
         user = ["-u", "root"] if os.geteuid() == 0 else []
         self._process = subprocess.Popen(
-            [program, *user, "-d", "message.", f"127.0.0.1:{self.port}", "100"], cwd=self._folder
+            [*dying_with_us(), program, *user, "-d", "message.", f"127.0.0.1:{self.port}", "100"],
+            cwd=self._folder,
         )
         until(self._answers, "smtp-sink answers")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.scenarios.programs import found
+from tests.scenarios.programs import dying_with_us, found
 from tests.scenarios.relay import Relay, until
 from tests.scenarios.upstream import Upstream
 
@@ -26,7 +26,17 @@ def small_disk(relay: Relay) -> Iterator[Path]:
         pytest.skip("mounting a small disk needs root, unshare and nsenter")
     relay.data.mkdir(mode=0o700)
     holder = subprocess.Popen(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-c", _HOLD % SIZE_MB, str(relay.data)],
+        [
+            *dying_with_us(),
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            _HOLD % SIZE_MB,
+            str(relay.data),
+        ],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

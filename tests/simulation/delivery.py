@@ -87,6 +87,8 @@ class World:
         self.forgotten: Counter[tuple[MessageId, int]] = Counter()
         """What upstreams received that a power cut took out of the ledger: how often."""
         self.alarms: list[str] = []
+        self.accidents = 0
+        """Deaths that no message is to blame for."""
         self._power_was_cut = False
         self.life: Life | None = None
 
@@ -96,6 +98,7 @@ class World:
             try:
                 self.life = Life(self, die_after=die_after)
             except Death:
+                self.accidents += 1
                 die_after = None
                 continue
             audit = Audit(self.life.ledger)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -29,7 +31,7 @@ def serve(
     settings = loaded.settings
     report = reporter("supervisor", settings.logging.level, settings.logging.format)
     for warning in loaded.warnings:
-        report("setting_ignored", what=str(warning))
+        report("settings_remark", what=str(warning))
     obstacle = make_data_directory(Path(settings.spool.directory))
     if obstacle is not None:
         typer.echo(f"dispatch: {obstacle}", err=True)
@@ -49,9 +51,19 @@ def serve(
     raise typer.Exit(supervise(loaded, sources, report, welcome))
 
 
+def _program() -> str:
+    """What to type for `dispatch`: the name where the shell finds this one, else the path."""
+    started = Path(sys.argv[0]).absolute()
+    found = shutil.which("dispatch")
+    if found is not None and Path(found).absolute() == started:
+        return "dispatch"
+    return os.path.relpath(started) if started.is_relative_to(Path.cwd()) else str(started)
+
+
 def _welcome(settings: Settings, listening: Listening) -> str:
     """What listens where, where the data lies, what to type next."""
     data = settings.spool.directory
+    dispatch = _program()
     ports = sorted({each.socket.getsockname()[1] for each in listening.listeners if each.purpose == "smtp"})
     lines = [""]
     if ports:
@@ -68,14 +80,14 @@ def _welcome(settings: Settings, listening: Listening) -> str:
             "",
             "  Send one  printf 'Subject: Hello\\n\\nIt works.\\n' | curl -sS --crlf smtp://127.0.0.1:"
             f"{ports[0] if ports else 2525} --mail-from me@example.org --mail-rcpt you@example.org -T -",
-            f"  Look      dispatch inbox list --data {data}",
+            f"  Look      {dispatch} inbox list --data {data}",
         ]
     else:
         others = "" if len(relays) == 1 else f" (and {len(relays) - 1} more)"
         lines += [
             f"  Relay     {default.name}: {default.host}:{default.port}{others}",
             "",
-            f"  Look      dispatch queue list --data {data}",
-            f"            dispatch history --data {data}",
+            f"  Look      {dispatch} queue list --data {data}",
+            f"            {dispatch} history --data {data}",
         ]
     return "\n".join([*lines, ""])
