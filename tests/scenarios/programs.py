@@ -60,7 +60,7 @@ def needed(program: str, package: str | None = None) -> str:
 
 
 def dying_with_us() -> list[str]:
-    """What a command is put behind so that it ends when the test run is killed; nothing where that cannot be."""
+    """Put in front of a command, it ends with the test run that started it; nothing where that cannot be."""
     setpriv = found("setpriv")
     return [] if setpriv is None else [setpriv, "--pdeathsig", "KILL", "--"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from dispatch.app.watch import SettingsWatch
 from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.message import ContentFile
 from dispatch.observe import Reporter
-from dispatch.ports import Disk, Lsn, Worker
+from dispatch.ports import Clock, Disk, Lsn, Worker
 from dispatch.queue.book import Book
 from dispatch.queue.housekeeping import ContentNames, Housekeeping
 from dispatch.queue.in_hand import InHand
@@ -41,6 +42,8 @@ LEDGER_SYNC_S = 0.05
 """How long an outcome may wait for the disk (DESIGN section 2)."""
 LEDGER_KEEP_BYTES = 1 << 30
 """How much of the ledger is kept for `ledger verify` once nobody needs it."""
+WELL_S = 1.0
+"""How often a ledger that cannot be written is looked at."""
 IN_HAND_SLOTS = 16_384
 """The bound on transactions under way, of all relays together."""
 
@@ -68,7 +71,8 @@ async def start_delivery(machine: Machine, data: Path, report: Reporter) -> Deli
     maker.make(watch.settings, lanes)
 
     checkpoint = machine.mark(folders.checkpoint, True)
-    recovered = recover(stores.written, Lsn(checkpoint.load()), stores.mail, stores.parked)
+    await _until_well(machine.clock, stores.ledger, report)
+    recovered = recover(stores.written, Lsn(checkpoint.load()), stores.mail, stores.parked, alarm=report)
     power = power_was_cut(folders.boot)
     seams, scheduler = _make_queue(machine, folders, stores, maker, lanes, recovered.cursor, power, report)
     Resumption(seams, scheduler, stores.parked, int(machine.clock.wall() * 1000)).run(recovered)
@@ -178,6 +182,21 @@ def _make_queue(
     )
     scheduler = Scheduler(seams, lanes, cursor, stores.mail.durable if power else Lsn(0))
     return seams, scheduler
+
+
+async def _until_well(clock: Clock, ledger: SegmentLog, report: Reporter) -> None:
+    """Wait until the ledger can be written: before, its end is not certain, and nothing could be recorded.
+
+    Intake serves meanwhile; the mail log is the buffer.
+    """
+    said = False
+    while (fault := ledger.unwell) is not None:
+        if not said:
+            report("log_fault", log="ledger", full=fault.full, why=fault.detail)
+            said = True
+        later: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        clock.call_later(WELL_S, partial(later.set_result, None))
+        await later
 
 
 def _retention_s(watch: SettingsWatch) -> float | None:
