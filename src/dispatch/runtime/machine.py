@@ -22,6 +22,7 @@ from dispatch.ports import Buffer, Timer
 
 T = TypeVar("T")
 
+_POOL_BYTES = 2048
 _IOV_MAX = os.sysconf("SC_IOV_MAX") if hasattr(os, "sysconf") else 1024
 
 
@@ -48,12 +49,17 @@ class SystemChance:
 
     def __init__(self) -> None:
         self._generator = Random(secrets.randbits(64))  # noqa: S311 - jitter, not a secret
+        self._pool = b""
 
     def uniform(self) -> float:
         return self._generator.random()
 
     def token(self, size_bytes: int) -> bytes:
-        return secrets.token_bytes(size_bytes)
+        # Drawn from the kernel a page at a time: a call for each message costs more than its id.
+        if len(self._pool) < size_bytes:
+            self._pool = secrets.token_bytes(max(_POOL_BYTES, size_bytes))
+        token, self._pool = self._pool[:size_bytes], self._pool[size_bytes:]
+        return token
 
 
 class SystemFile:
