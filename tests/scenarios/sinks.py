@@ -106,5 +106,7 @@ class SmtpSink:
         )
 
     def close(self) -> None:
+        ended = self._process.poll()
+        assert ended is None, f"smtp-sink has ended by itself or was killed: {ended}"
         self._process.kill()
         self._process.wait()
