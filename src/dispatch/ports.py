@@ -168,7 +168,7 @@ class Entry(NamedTuple):
 
 
 class Log(Protocol):
-    """The writing end of a log. One per folder; a second one is refused with `LogInUse`."""
+    """The writing end of a log. One per folder: its opener holds the folder's lock (`runtime.locks`)."""
 
     def append(self, record: Sequence[Buffer], done: Callable[[Lsn | AppendFault], None]) -> None:
         """Add a record. `done` is called when it is on stable storage, or with why it never will be.

@@ -92,7 +92,7 @@ def test_fields_are_seen_as_pythons_parser_sees_them(content: bytes) -> None:
 def test_nothing_makes_inspection_fail_or_show_control_characters(content: bytes) -> None:
     seen = inspect(content, OWN)
     assert 0 <= seen.header_start <= seen.header_end <= len(content)
-    for text in (seen.summary.subject, seen.summary.header_from, seen.summary.message_id, *seen.tags):
+    for text in (seen.summary.subject, seen.summary.header_from, seen.summary.message_id, *seen.summary.tags):
         assert not any(ord(character) < 32 for character in text)
 
 

@@ -20,7 +20,7 @@ from tests.simulation.machine import Death
 
 from dispatch.mail.delivery import DeliveryState
 from dispatch.queue.in_hand import DEATHS_ALONE_MAX
-from dispatch.queue.orders import Flush, Order
+from dispatch.queue.requests import Flush, Order
 from dispatch.store.changes import QueueFilter
 
 SEEDS = range(300)

@@ -29,9 +29,10 @@ from dispatch.queue.book import Book
 from dispatch.queue.housekeeping import ContentNames, Housekeeping
 from dispatch.queue.in_hand import InHand
 from dispatch.queue.lane import Lane, LaneRules
-from dispatch.queue.orders import Answer, Orders, Request
+from dispatch.queue.orders import Orders
 from dispatch.queue.parking import Parking
 from dispatch.queue.recovery import recover
+from dispatch.queue.requests import Answer, Request
 from dispatch.queue.resume import Resumption
 from dispatch.queue.scheduler import Scheduler, Seams
 from dispatch.spool.log import SegmentLog

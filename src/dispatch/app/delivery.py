@@ -24,9 +24,10 @@ from dispatch.queue.housekeeping import ContentNames, Housekeeping
 from dispatch.queue.in_hand import InHand
 from dispatch.queue.lane import Lane
 from dispatch.queue.large_content import as_handed_over
-from dispatch.queue.orders import Orders, Request
+from dispatch.queue.orders import Orders
 from dispatch.queue.parking import Parking
 from dispatch.queue.recovery import recover
+from dispatch.queue.requests import Request
 from dispatch.queue.resume import Resumption
 from dispatch.queue.scheduler import Scheduler, Seams
 from dispatch.queue.service import DeliveryService

@@ -10,7 +10,7 @@ import msgspec
 import typer
 
 from dispatch.app.folders import Folders
-from dispatch.queue.orders import Answer, Request
+from dispatch.queue.requests import Answer, Request
 from dispatch.runtime.bus import socket_path
 from dispatch.runtime.bus_client import BlockingBusClient, BusError, BusFault
 

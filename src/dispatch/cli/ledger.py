@@ -22,8 +22,8 @@ from dispatch.cli.options import (
 from dispatch.mail.ids import MessageId
 from dispatch.outcomes.audit import Audit, verify
 from dispatch.ports import Lsn
-from dispatch.queue.orders import Answer, ShowMessage, Shown
 from dispatch.queue.recovery import recover
+from dispatch.queue.requests import Answer, ShowMessage, Shown
 from dispatch.runtime.bus import socket_path
 from dispatch.runtime.bus_client import BlockingBusClient
 from dispatch.runtime.locks import FolderLock, LockHeld

@@ -25,7 +25,7 @@ from dispatch.cli.options import (
 )
 from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.ids import InvalidMessageId, MessageId, parse_message_id, spool_form
-from dispatch.queue.orders import (
+from dispatch.queue.requests import (
     AskLanes,
     Done,
     Flush,

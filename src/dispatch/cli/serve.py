@@ -64,7 +64,7 @@ def _welcome(settings: Settings, listening: Listening) -> str:
     """What listens where, where the data lies, what to type next."""
     data = settings.spool.directory
     dispatch = _program()
-    ports = sorted({each.socket.getsockname()[1] for each in listening.listeners if each.purpose == "smtp"})
+    ports = listening.listening_ports("smtp")
     lines = [""]
     if ports:
         sources = ", ".join(settings.listener.allowed_cidrs) or "nobody yet (listener.allowed_cidrs)"

@@ -7,8 +7,6 @@ here it is only taken apart.
 
 from __future__ import annotations
 
-NULL_REVERSE_PATH = ""
-
 
 def split_address(address: str) -> tuple[str, str]:
     """The local part and the domain; the domain is empty where there is none (`postmaster`).
@@ -17,11 +15,6 @@ def split_address(address: str) -> tuple[str, str]:
     """
     local_part, at, domain = address.rpartition("@")
     return (local_part, domain) if at else (address, "")
-
-
-def domain_of(address: str) -> str:
-    """The domain in lower case: domains compare without regard to case (RFC 5321 section 2.4)."""
-    return address.rpartition("@")[2].lower() if "@" in address else ""
 
 
 def mask_address(address: str) -> str:

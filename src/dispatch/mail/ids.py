@@ -56,15 +56,18 @@ def parse_message_id(text: str) -> MessageId:
     prefix, _, digits = text.strip().partition("_")
     if prefix == "spl" and len(digits) == 32:
         try:
-            return MessageId(bytes.fromhex(digits))
+            value = bytes.fromhex(digits)
         except ValueError:
-            pass
+            value = b""
+        # `fromhex` passes over spaces, so that fewer bytes may come of as many characters.
+        if len(value) == 16:
+            return MessageId(value)
     if prefix == "req" and len(digits) == 26:
         try:
-            value = 0
+            number = 0
             for digit in digits.upper():
-                value = value << 5 | _CROCKFORD_VALUES[digit]
-            return MessageId(value.to_bytes(16, "big"))
+                number = number << 5 | _CROCKFORD_VALUES[digit]
+            return MessageId(number.to_bytes(16, "big"))
         except (KeyError, OverflowError):
             pass
     raise InvalidMessageId(f"{text!r} is no message id: spl_ and 32 hexadecimal digits, or req_ and a ULID")

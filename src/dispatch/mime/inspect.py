@@ -30,7 +30,6 @@ MESSAGE_ID_CHARS_MAX = 512
 MAILER_CHARS_MAX = 256
 TAGS_MAX = 20
 TAG_CHARS_MAX = 64
-IDEMPOTENCY_KEY_CHARS_MAX = 255
 
 _FIELD_NAME = re.compile(rb"[!-9;-~]+[ \t]*:")
 """RFC 5322 section 3.6.8; section 4.5 allows space before the colon."""
@@ -38,7 +37,7 @@ _EMPTY_LINE = (b"\r\n", b"\n")
 _MBOX_LINES = re.compile(rb"(?:>?From [^\n]*\n)+")
 _FIELDS = re.compile(
     r"\n((?:[Rr](?i:eceived)|[Dd](?i:ate)|[Ss](?i:ubject)|[Mm](?i:essage-id)|[Ff](?i:rom)|[Uu](?i:ser-agent)"
-    r"|[Xx]-(?i:mailer|dispatch-(?:tag|priority|idempotency-key))))[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)",
+    r"|[Xx]-(?i:mailer|dispatch-(?:tag|priority))))[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)",
     re.ASCII,
 )
 """The first letters stand outside the case folding: so most lines are passed over after one character."""
@@ -58,10 +57,6 @@ class Inspection(msgspec.Struct, frozen=True, gc=False):
     own_received_count: int
     """Of those `Received` fields, how many were written under our own name."""
     priority: Priority
-    tags: tuple[str, ...]
-    idempotency_key: str | None
-    """None as well where the key is too long or holds control characters: cut short, it would
-    be equal to another message's, and a message would be lost."""
     header_start: int
     """0, or the length of an mbox `From ` line, which is no part of the message and is to be left out."""
     header_end: int
@@ -109,7 +104,6 @@ def inspect(head_and_body: bytes, own_name: str) -> Inspection:
         elif name not in first:
             first[name] = value
 
-    tags = _tags(raw_tags) if raw_tags else ()
     mailer = first.get("x-mailer") or first.get("user-agent")
     return Inspection(
         Summary(
@@ -117,17 +111,13 @@ def inspect(head_and_body: bytes, own_name: str) -> Inspection:
             _text(first["from"], FROM_CHARS_MAX) if "from" in first else "",
             _text(first["message-id"], MESSAGE_ID_CHARS_MAX) if "message-id" in first else "",
             _text(mailer, MAILER_CHARS_MAX) if mailer else "",
-            tags,
+            _tags(raw_tags) if raw_tags else (),
         ),
         "date" in first,
         "message-id" in first,
         len(received),
         _count_own(received, own_name) if received else 0,
         _priority(first["x-dispatch-priority"]) if "x-dispatch-priority" in first else "normal",
-        tags,
-        _idempotency_key(first["x-dispatch-idempotency-key"])
-        if "x-dispatch-idempotency-key" in first
-        else None,
         start,
         end,
         starts_with_body,
@@ -180,10 +170,3 @@ def _tags(values: list[str]) -> tuple[str, ...]:
     """Each once, in their order, as many as are kept."""
     tags = (_text(value, TAG_CHARS_MAX) for value in values)
     return tuple(dict.fromkeys(tag for tag in tags if tag))[:TAGS_MAX]
-
-
-def _idempotency_key(value: str) -> str | None:
-    key = value.strip(" \t\r\n")
-    if not 0 < len(key) <= IDEMPOTENCY_KEY_CHARS_MAX or not key.isprintable():
-        return None
-    return key

@@ -7,15 +7,12 @@ kept does not change what these say. A day is a day of UTC.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 
 import msgspec
 
-from dispatch.outcomes.history import COUNTED_STATES, DEFERRED, RECEIVED, UNCERTAIN_POWER
+from dispatch.outcomes.history import UNCERTAIN_POWER
 from dispatch.store.history_reader import Count, HistoryReader
-
-KINDS = (RECEIVED, *dict.fromkeys(COUNTED_STATES.values()), DEFERRED, UNCERTAIN_POWER)
-"""Everything that is counted."""
 
 _EPOCH = date(1970, 1, 1)
 
@@ -45,12 +42,6 @@ class Statistics(msgspec.Struct, frozen=True):
     total: Counts
     relays: dict[str, Counts]
     """By relay, without those that counted nothing."""
-
-
-def today(reader: HistoryReader, wall_s: float) -> Statistics:
-    """The UTC day of `wall_s` so far. Raises `StoreFault`."""
-    day = datetime.fromtimestamp(wall_s, UTC).date()
-    return between(reader, day, day)
 
 
 def between(reader: HistoryReader, first_day: date, last_day: date) -> Statistics:

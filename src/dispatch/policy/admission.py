@@ -19,9 +19,6 @@ import msgspec
 
 from dispatch.mail.reply import Reply, reply
 
-RECEIVED_MAX = 30
-"""More `Received` fields than this are a loop (RFC 5321 section 6.3)."""
-
 RefusalKind = Literal[
     "connections",
     "connections_per_address",
@@ -174,9 +171,9 @@ def refuse_content(
     size_bytes: int,
     size_bytes_max: int | None,
     received_count: int,
+    received_max: int,
     own_received_count: int,
     own_received_max: int,
-    received_max: int = RECEIVED_MAX,
     relay: str = "",
     relay_size_bytes_max: int | None = None,
 ) -> Refusal | None:
@@ -189,7 +186,7 @@ def refuse_content(
     if received_count > received_max:
         return Refusal(
             reply(554, "5.4.6", f"Routing loop detected: more than {received_max} Received fields"),
-            f"{received_count} Received fields, more than {received_max}: a loop",
+            f"{received_count} Received fields, more than listener.max_received ({received_max}): a loop",
             "loop",
         )
     if own_received_count > own_received_max:

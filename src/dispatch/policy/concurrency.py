@@ -5,7 +5,8 @@ already under way tell nothing new. Then one slot a second comes back while the 
 From a fresh start and after a recovery the window is small and grows with every success (slow
 start), so that a relay which just came back is not met by the whole queue.
 
-Never below 1, never above `max_concurrency`. `now` is monotonic seconds.
+Never below 1, never above `max_concurrency`. A relay whose settings changed gets a new window. `now` is
+monotonic seconds.
 """
 
 from __future__ import annotations
@@ -31,10 +32,6 @@ class Window:
         """Below it, slow start."""
         self._shrunk_s = self._grown_s = float("-inf")
 
-    @property
-    def max_concurrency(self) -> int:
-        return self._max
-
     def succeeded(self, now: float, in_flight: int) -> None:
         """A transaction ended well; `in_flight` counts it. A window that is half idle proves nothing."""
         limit = self.limit
@@ -57,12 +54,3 @@ class Window:
         """The breaker closed again: one at first, then slow start up to half of what is allowed."""
         self.limit = 1
         self._threshold = max(1, self._max // 2)
-
-    def resize(self, max_concurrency: int) -> None:
-        """The setting changed; what is under way may exceed the new limit until it ends."""
-        assert max_concurrency >= 1
-        if self._threshold >= self._max:
-            self._threshold = max_concurrency
-        self._max = max_concurrency
-        self.limit = min(self.limit, max_concurrency)
-        self._threshold = min(self._threshold, max_concurrency)

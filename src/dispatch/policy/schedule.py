@@ -44,9 +44,6 @@ class RetryPlan(msgspec.Struct, frozen=True):
             raise ValueError("a retry plan needs at least one delay, and none below zero")
 
 
-DEFAULT_PLAN = RetryPlan(delays_s=(30.0, 300.0, 1800.0, 7200.0), retries_max=None, age_max_s=96 * 3600.0)
-
-
 def next_due(
     plan: RetryPlan,
     attempts: int,

@@ -13,20 +13,13 @@ from dispatch.mail.delivery import Move
 
 UncertainPolicy = Literal["retry", "hold", "give_up"]
 
-UNCERTAIN_MOVES: dict[UncertainPolicy, Move] = {
+_MOVES: dict[UncertainPolicy, Move] = {
     "retry": Move.RETRY,
     "hold": Move.HOLD,
     "give_up": Move.GIVE_UP,
 }
 
-UNCERTAIN_REASONS: dict[UncertainPolicy, str] = {
-    "retry": "no reply after the end of data: tried again, the recipient may get it twice",
-    "hold": "no reply after the end of data: held for a person to decide",
-    "give_up": "no reply after the end of data: not tried again, the recipient may not have got it",
-}
-"""For the operator, and in the ledger beside the move."""
-
 
 def uncertain_move(policy: UncertainPolicy) -> Move:
     """The move, by the uncertain policy, of a delivery that is uncertain."""
-    return UNCERTAIN_MOVES[policy]
+    return _MOVES[policy]

@@ -25,6 +25,6 @@ the ledger is always right: ledger beats parked, parked beats log (`recovery`).
 - `recovery`   what a restart must know, from checkpoint, ledger, parked store and log; `resume` acts on it
 - `in_hand`    who is being worked on, in memory that outlives the process: finds what kills it; `trial`
 - `housekeeping`  checkpoints, released segments, retention, orphaned content, clocks that jumped
-- `orders`     what an operator may ask: list, show, retry, hold, release, cancel, flush
+- `orders`     list, show, retry, hold, release, cancel, flush, carried out; `requests` are the words for it
 - `service`    start to drain; `large_content` is how a content file is handed over
 """

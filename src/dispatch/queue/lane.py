@@ -49,7 +49,6 @@ class Lane:
         self.window = window
         self.ready: FairQueue[Work] = FairQueue(rules.ready_max, self.ready_bytes_max)
         self.in_flight = 0
-        self.paused = False
         self.claiming = False
         self.backlog = True
         """Parked deliveries may be due: true until a claim came back short."""
@@ -58,13 +57,13 @@ class Lane:
 
     def slots(self, now_s: float) -> int:
         """How many transactions may start now."""
-        if self.paused or not self.breaker.allows(now_s):
+        if not self.breaker.allows(now_s):
             return 0
         return min(self.relay.free(), self.window.limit - self.in_flight)
 
     def blocked(self, now_s: float) -> bool:
         """Nothing of it will start for a while: what stands ready should be parked."""
-        return self.paused or (self.in_flight == 0 and not self.breaker.allows(now_s))
+        return self.in_flight == 0 and not self.breaker.allows(now_s)
 
     def offer(self, work: Work) -> bool:
         """Stand in line; False where the line is full and the work must be parked."""

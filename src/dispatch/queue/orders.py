@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -23,6 +23,22 @@ from dispatch.mail.delivery import MOVES, DeliveryState, Move
 from dispatch.mail.ids import MessageId
 from dispatch.mail.message import Message
 from dispatch.queue.moves import after_move, needs_content
+from dispatch.queue.requests import (
+    Answer,
+    AskLanes,
+    Done,
+    Flush,
+    Lanes,
+    LaneStatus,
+    ListQueue,
+    Order,
+    QueuedDelivery,
+    QueuePage,
+    Request,
+    ShowMessage,
+    Shown,
+    Verb,
+)
 from dispatch.queue.scheduler import Scheduler, Seams
 from dispatch.spool.records import Moved
 from dispatch.store.parked import (
@@ -38,105 +54,12 @@ T = TypeVar("T")
 
 PAGE = 500
 
-Verb = Literal["retry", "hold", "release", "cancel"]
-
 _MOVES: dict[Verb, tuple[Move, ...]] = {
     "retry": (Move.RETRY, Move.REOPEN),
     "hold": (Move.HOLD,),
     "release": (Move.RELEASE,),
     "cancel": (Move.CANCEL,),
 }
-
-
-class ListQueue(msgspec.Struct, frozen=True, tag="list"):
-    """A page of what waits. Answered with `QueuePage`."""
-
-    wanted: QueueFilter
-    limit: int = 100
-    after: MessageId | None = None
-
-
-class ShowMessage(msgspec.Struct, frozen=True, tag="show"):
-    """One message that is here. Answered with `Shown`, `message` None where it is not."""
-
-    id: MessageId
-    content: bool = False
-
-
-class Order(msgspec.Struct, frozen=True, tag="order"):
-    """Do this to everything that matches. Answered with `Done`."""
-
-    verb: Verb
-    wanted: QueueFilter
-
-
-class Flush(msgspec.Struct, frozen=True, tag="flush"):
-    """Everything that waits is due now, and open breakers let a probe through. Answered with `Done`."""
-
-
-class AskLanes(msgspec.Struct, frozen=True, tag="lanes"):
-    """How the relays are doing. Answered with `Lanes`."""
-
-
-class QueuedDelivery(msgspec.Struct, frozen=True):
-    """One recipient's delivery as `queue list` and `queue show` print it."""
-
-    id: MessageId
-    recipient: str
-    reverse_path: str
-    state: str
-    relay: str
-    due_ms: int
-    attempts: int
-    since_ms: int
-    reason: str
-    size_bytes: int
-    subject: str
-
-
-class QueuePage(msgspec.Struct, frozen=True, tag="page"):
-    deliveries: tuple[QueuedDelivery, ...]
-    total: int
-    """Messages that match, in the parked store."""
-    next: MessageId | None
-    """Ask for the next page after this one."""
-
-
-class Shown(msgspec.Struct, frozen=True, tag="shown"):
-    message: Message | None
-    deliveries: tuple[QueuedDelivery, ...] = ()
-    content: bytes | None = None
-    content_file: str | None = None
-
-
-class Done(msgspec.Struct, frozen=True, tag="done"):
-    changed: int
-    """Deliveries that the order moved."""
-    under_way: int
-    """Deliveries that match and are being attempted: they finish first."""
-    unsuited: int
-    """Deliveries that match and whose state does not allow the order."""
-
-
-class LaneStatus(msgspec.Struct, frozen=True):
-    relay: str
-    breaker: str
-    opens_until_s: float | None
-    """Seconds from now until an open breaker lets a probe through."""
-    in_flight: int
-    ready: int
-    window: int
-    paused: bool
-
-
-class Lanes(msgspec.Struct, frozen=True, tag="lanes"):
-    lanes: tuple[LaneStatus, ...]
-    waiting_in_log_bytes: int
-    uncertain: int
-
-
-Request = ListQueue | ShowMessage | Order | Flush | AskLanes
-Answer = QueuePage | Shown | Done | Lanes
 
 
 class Orders:
@@ -173,7 +96,7 @@ class Orders:
         rows: list[QueuedDelivery] = []
         for parked in found:
             standing = [row for row in parked.deliveries if (parked.message.id, row.index) not in busy]
-            rows += _rows(parked.message, standing)
+            rows += self._rows(parked.message, standing)
         if request.after is None:
             rows = [*self._in_memory(request.wanted), *rows]
         following = found[-1].message.id if len(found) == request.limit else None
@@ -186,12 +109,14 @@ class Orders:
         content: bytes | None = None
         if parked is not None:
             message, content = parked.message, parked.content
-            rows += _rows(message, parked.deliveries)
+            rows += self._rows(message, parked.deliveries)
         for work, state in self._scheduler.works():
             if work.message.id == request.id:
                 message = work.message
                 known = {row.recipient for row in rows}
-                rows += [row for row in _rows(message, work.deliveries, state) if row.recipient not in known]
+                rows += [
+                    row for row in self._rows(message, work.deliveries, state) if row.recipient not in known
+                ]
                 if request.content and isinstance(work.content, bytes):
                     content = work.content
         if message is None:
@@ -274,8 +199,42 @@ class Orders:
         for work, state in self._scheduler.works():
             if work.owner is not None or state is DeliveryState.ATTEMPTING:
                 matching = tuple(row for row in work.deliveries if wanted.matches(work.message, row))
-                rows += _rows(work.message, matching, state)
+                rows += self._rows(work.message, matching, state)
         return rows
+
+    def _rows(
+        self, message: Message, deliveries: Iterable[ParkedDelivery], state: DeliveryState | None = None
+    ) -> list[QueuedDelivery]:
+        return [
+            QueuedDelivery(
+                message.id,
+                message.envelope.recipients[row.index].address,
+                message.envelope.reverse_path,
+                (state or row.state).value,
+                row.relay,
+                row.due_ms,
+                row.attempts,
+                row.since_ms,
+                row.reason or self._waits_for(row, state),
+                message.size_bytes,
+                message.summary.subject,
+            )
+            for row in deliveries
+        ]
+
+    def _waits_for(self, row: ParkedDelivery, state: DeliveryState | None) -> str:
+        """What keeps a delivery of which no reason is recorded, because it was never tried: its lane."""
+        if (state or row.state) is not DeliveryState.WAITING:
+            return ""
+        lane = self._scheduler.lanes.get(row.relay)
+        if lane is None:
+            return "its relay is switched off, or configured no more"
+        if lane.breaker.opens_until is not None:
+            wait_s = max(0.0, lane.breaker.opens_until - self._s.clock.monotonic())
+            return f"its relay failed too often and rests: one message tries it in {wait_s:.0f} s"
+        if self._scheduler.trial is not None:
+            return "delivery died; what it had in hand runs first, alone"
+        return "it waits for a free place at its relay"
 
     def _lanes(self) -> Lanes:
         now_s = self._s.clock.monotonic()
@@ -288,7 +247,6 @@ class Orders:
                     lane.in_flight,
                     len(lane.ready),
                     lane.window.limit,
-                    lane.paused,
                 )
                 for lane in self._scheduler.lanes.values()
             ),
@@ -318,24 +276,3 @@ def _answer(future: asyncio.Future[T], answer: T) -> None:
     """Unless whoever asked is gone."""
     if not future.done():
         future.set_result(answer)
-
-
-def _rows(
-    message: Message, deliveries: Iterable[ParkedDelivery], state: DeliveryState | None = None
-) -> list[QueuedDelivery]:
-    return [
-        QueuedDelivery(
-            message.id,
-            message.envelope.recipients[row.index].address,
-            message.envelope.reverse_path,
-            (state or row.state).value,
-            row.relay,
-            row.due_ms,
-            row.attempts,
-            row.since_ms,
-            row.reason,
-            message.size_bytes,
-            message.summary.subject,
-        )
-        for row in deliveries
-    ]

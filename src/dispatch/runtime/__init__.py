@@ -6,7 +6,9 @@
 - `inheritance` is the few bytes that the two ends must agree on.
 - `sockets` binds the ports; `locks` sees to one writer for each folder; `users` gives up root.
 - `bus`, `bus_client` and `hints` carry orders and wake-ups; `bus_frames` is their format.
-- `notify` talks to systemd; `reporter` is how all of them say what happens.
+- `notify` talks to systemd.
+
+All of them say what happens through the `Reporter` of `dispatch.observe`.
 
 `supervisor` and all it imports stay free of asyncio: it is the process that must never fail.
 """

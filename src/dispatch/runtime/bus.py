@@ -23,6 +23,7 @@ from typing import Generic, TypeVar, cast
 
 import msgspec
 
+from dispatch.observe import Reporter
 from dispatch.runtime.bus_frames import (
     LENGTH,
     REQUEST_BYTES_MAX,
@@ -42,7 +43,6 @@ from dispatch.runtime.bus_frames import (
     request_frame,
     socket_path,
 )
-from dispatch.runtime.reporter import Reporter
 
 Request = TypeVar("Request")
 Handler = Callable[[Request], Awaitable[object]]

@@ -28,15 +28,15 @@ import socket
 import sys
 import traceback
 from asyncio import AbstractEventLoop
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from dispatch.observe import Reporter
 from dispatch.runtime import inheritance
 from dispatch.runtime.inheritance import Inheritance, Listener, take_inheritance
 from dispatch.runtime.locks import LockHeld
 from dispatch.runtime.process import HELD_BACK
-from dispatch.runtime.reporter import Reporter, on_stderr
 
 _CLOSE_S = 5.0
 """How long `close` may take."""
@@ -82,7 +82,6 @@ class ChildContext:
         listeners: tuple[Listener, ...] = (),
         *,
         on_ready: Callable[[], None] = lambda: None,
-        on_fault: Callable[[BaseException], None] | None = None,
     ) -> None:
         self.role = role
         self.data = data
@@ -90,9 +89,7 @@ class ChildContext:
         self.stopping = asyncio.Event()
         """Set before `drain` is called."""
         self._on_ready = on_ready
-        self._on_fault = on_fault
         self._is_ready = False
-        self._background: set[asyncio.Task[None]] = set()  # the loop itself keeps only weak references
 
     @property
     def sockets(self) -> tuple[socket.socket, ...]:
@@ -104,33 +101,11 @@ class ChildContext:
             self._is_ready = True
             self._on_ready()
 
-    def background(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """A task that belongs to the service's life: what escapes from it ends the process at once.
-
-        (A plain task's exception is noticed when the task is collected, which may be never.)
-        """
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._background.add(task)
-        task.add_done_callback(self._on_background_done)
-        return task
-
-    def fail(self, fault: BaseException) -> None:
-        """End the process because of `fault`; without a process (in tests) raise it."""
-        if self._on_fault is None:
-            raise fault
-        self._on_fault(fault)
-
-    def _on_background_done(self, task: asyncio.Task[None]) -> None:
-        self._background.discard(task)
-        fault = None if task.cancelled() else task.exception()
-        if fault is not None:
-            self.fail(fault)
-
 
 Start = Callable[[ChildContext], Awaitable[Service]]
 
 
-def child_main(role: str, start: Start, report: Reporter = on_stderr) -> int:
+def child_main(role: str, start: Start, report: Reporter) -> int:
     """Run a child on the best loop there is; what its process exits with. For the entry point."""
     faulthandler.enable()  # SIGABRT from the supervisor then shows where we hang
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # and must not write our secrets to a core file
@@ -144,7 +119,7 @@ def child_main(role: str, start: Start, report: Reporter = on_stderr) -> int:
     return code
 
 
-async def run_child(role: str, start: Start, report: Reporter = on_stderr) -> int:
+async def run_child(role: str, start: Start, report: Reporter) -> int:
     """Live as the child that the environment describes; its exit code."""
     return await _Life(take_inheritance(), role, report).live(start)
 
@@ -164,7 +139,6 @@ class _Life:
             Path(inherited.data),
             inherited.listeners(),
             on_ready=lambda: self._say(inheritance.READY),
-            on_fault=self._end_for,
         )
 
     async def live(self, start: Start) -> int:

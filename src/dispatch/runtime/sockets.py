@@ -1,9 +1,9 @@
 """Binding the ports, before any child exists and while we may still be root.
 
-Each address of each port is tried by itself; what cannot be had is skipped, said, and kept for
-the health page. All interfaces means two sockets, one for IPv4 and one for IPv6, so that peers are seen with
-the address they have; a machine without IPv6 just has one of them. Where port 25 was wanted and refused, 2525
-is added at that address; where no SMTP port could be had at all, 2525 is added at every address wanted.
+Each address of each port is tried by itself; what cannot be had is skipped, and said. All interfaces
+means two sockets, one for IPv4 and one for IPv6, so that peers are seen with the address they have; a machine
+without IPv6 just has one of them. Where port 25 was wanted and refused, 2525 is added at that address; where
+no SMTP port could be had at all, 2525 is added at every address wanted.
 
 The sockets listen from here on: only `listen` proves that a port is ours (two sockets may be *bound* to one
 port under SO_REUSEADDR), and a client that connects while intake still recovers its log waits for the
@@ -24,8 +24,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from dispatch.observe import Reporter
 from dispatch.runtime.inheritance import Listener
-from dispatch.runtime.reporter import Reporter
 
 SMTP_PORT = 25
 FALLBACK_PORT = 2525
@@ -48,23 +48,11 @@ class Wanted(NamedTuple):
     """IP literals; empty: all interfaces."""
 
 
-class Refused(NamedTuple):
-    purpose: str
-    address: str
-    port: int
-    reason: str
-
-
 @dataclass(frozen=True)
 class Listening:
-    """What became of the ports: sockets to hand on, and both lists for the health page."""
+    """What became of the ports: the sockets to hand on."""
 
     listeners: tuple[Listener, ...]
-    wanted: tuple[Wanted, ...]
-    refused: tuple[Refused, ...]
-
-    def configured_ports(self, *purposes: str) -> list[int]:
-        return sorted({want.port for want in self.wanted if not purposes or want.purpose in purposes})
 
     def listening_ports(self, *purposes: str) -> list[int]:
         """At one address at least."""
@@ -75,9 +63,6 @@ class Listening:
                 if not purposes or listener.purpose in purposes
             }
         )
-
-    def for_purposes(self, *purposes: str) -> tuple[Listener, ...]:
-        return tuple(listener for listener in self.listeners if listener.purpose in purposes)
 
     def close(self) -> None:
         for listener in self.listeners:
@@ -112,7 +97,7 @@ def bind_listeners(
     if addresses and not any(w.port == fallback_port for w in smtp):
         report("port_fallback", port=fallback_port, addresses=addresses)
         binder.bind(Wanted("smtp", fallback_port, () if addresses == _ALL else addresses))
-    return Listening(tuple(binder.listeners), tuple(wanted), tuple(binder.refused))
+    return Listening(tuple(binder.listeners))
 
 
 class _Binder:
@@ -121,7 +106,6 @@ class _Binder:
         self._deadline_s = deadline_s
         self._pause = pause
         self.listeners: list[Listener] = []
-        self.refused: list[Refused] = []
 
     def bind(self, want: Wanted) -> list[str]:
         """Try every address; those where the port belongs to somebody else, or is not for us."""
@@ -135,7 +119,6 @@ class _Binder:
                     self._report("address_family_absent", address=address, port=port)
                     continue
                 reason = os.strerror(error.errno) if error.errno else str(error)
-                self.refused.append(Refused(want.purpose, address, port, reason))
                 self._report(
                     "port_refused",
                     purpose=want.purpose,

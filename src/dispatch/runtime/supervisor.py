@@ -31,10 +31,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dispatch.observe import Reporter
 from dispatch.runtime import inheritance, notify
 from dispatch.runtime.locks import LOCK_NAME, FolderLock, LockHeld, held_by
 from dispatch.runtime.process import ChildPace, ChildProcess, ChildSpec
-from dispatch.runtime.reporter import Reporter
 from dispatch.runtime.restarts import GiveUp, RestartLimits, Restarts
 from dispatch.runtime.signals import SignalInbox
 

@@ -17,8 +17,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dispatch.observe import Reporter
 from dispatch.runtime.process import RunAs
-from dispatch.runtime.reporter import Reporter
 
 _TRIAL_S = 20.0
 _TRIAL = """

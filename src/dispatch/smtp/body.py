@@ -155,18 +155,12 @@ def _length_held_back(text: bytes, at: int) -> int:
     return 0
 
 
-def dot_stuff(content: bytes) -> list[bytes]:
-    """Content as it follows a 354, in buffers that end in CRLF.CRLF (RFC 5321 section 4.5.2).
-
-    A CRLF is added where the content does not end in one. Without dots to double, the first buffer is
-    `content` itself. Raises `BareNewline`.
-    """
-    stuffer = DotStuffer()
-    return [stuffer.feed(content), stuffer.end()]
-
-
 class DotStuffer:
-    """`dot_stuff` for content that comes in pieces, cut anywhere."""
+    """Content as it follows a 354 (RFC 5321 section 4.5.2), in pieces that may be cut anywhere.
+
+    `feed` each piece and send what it returns (a piece without dots to double is returned itself); `end` once
+    behind the last, which adds a CRLF where the content does not end in one.
+    """
 
     __slots__ = ("_cr_held", "_line_start")
 

@@ -48,8 +48,6 @@ _keyword = re.compile("[A-Za-z0-9-]+", re.ASCII).fullmatch
 _xtext = re.compile(r"(?:[!-*,-<>-~]|\+[0-9A-F]{2})+", re.ASCII).fullmatch
 _utf8_xtext = re.compile(rf"(?:[!-*,-<>-~{_UTF8}]|\+[0-9A-F]{{2}})+", re.ASCII).fullmatch
 _general_literal = re.compile(r"\[[A-Za-z0-9-]*[A-Za-z0-9]:[!-Z^-~]+\]", re.ASCII).fullmatch
-_xtext_escape = re.compile(rb"\+([0-9A-F]{2})")
-_not_xchar = re.compile(rb"[^!-*,-<>-~]")
 
 
 def read_path(text: str) -> tuple[str, str] | None:
@@ -129,14 +127,3 @@ def is_original_recipient(value: str) -> bool:
     if not semicolon or _keyword(kind) is None:
         return False
     return (_utf8_xtext if kind.lower() == "utf-8" else _xtext)(address) is not None
-
-
-def encode_xtext(text: str) -> str:
-    """UTF-8 octets outside `!` to `~`, and `+` and `=`, as `+` and two digits (RFC 3461 section 4)."""
-    return _not_xchar.sub(lambda match: b"+%02X" % match[0][0], text.encode()).decode("ascii")
-
-
-def decode_xtext(xtext: str) -> str:
-    """The inverse of `encode_xtext`; octets that are no UTF-8 become U+FFFD."""
-    octets = _xtext_escape.sub(lambda match: bytes([int(match[1], 16)]), xtext.encode())
-    return octets.decode("utf-8", "replace")

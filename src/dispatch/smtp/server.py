@@ -151,10 +151,6 @@ class ServerCore:
             elif event is not _AGAIN:
                 return event
 
-    @property
-    def waits_for_answer(self) -> bool:
-        return self._on_answer is not None
-
     def answer(self, reply: Reply) -> None:
         """Answer the event that asked. 421 closes; after a close answers are ignored."""
         if self.wants_close:

@@ -10,6 +10,8 @@ is still to be appended, so a file bears in its name the incarnation of the log 
 under: once a reader has passed the start of a later incarnation, a file of an earlier one that
 nothing names is one that nothing ever will. Nothing is removed by age or by looking at clocks.
 
+Reading is the relays' business, each in its own way (`relays.smtp_content`, `relays.capture_store`).
+
 ::
 
     <incarnation, 16 hex digits>-<message id, 32 hex digits>.content
@@ -69,10 +71,6 @@ class ContentFolder:
         name = f"{self._incarnation:016x}-{message_id.hex()}.content"
         return ContentWriter(self._disk, self._folder, name, self._worker, drained)
 
-    def open(self, reference: ContentFile) -> ContentReader:
-        """Raises `OSError`: `FileNotFoundError` if it is gone, `ValueError` if the name is none of ours."""
-        return ContentReader(self._disk.open(self._path(reference.name)), reference.size_bytes, self._worker)
-
     def remove(self, names: list[str], done: Callable[[Exception | None], None]) -> None:
         """Remove files that no owner needs any more; those that are gone already do not matter.
 
@@ -86,19 +84,6 @@ class ContentFolder:
                     self._disk.remove(path)
                 except FileNotFoundError:
                     continue
-
-        self._worker.call(work, done)
-
-    def sweep(
-        self, named: Container[str], incarnation: int, done: Callable[[list[str] | Exception], None]
-    ) -> None:
-        """Remove orphans, and tell their names."""
-
-        def work() -> list[str]:
-            found = orphans(self._disk.names(self._folder), named, incarnation)
-            for name in found:
-                self._disk.remove(self._path(name))
-            return found
 
         self._worker.call(work, done)
 
@@ -215,30 +200,6 @@ class ContentWriter:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-
-class ContentReader:
-    """An open content file. Reading is off the loop; a reader keeps its file even after it was removed."""
-
-    def __init__(self, file: File, size_bytes: int, worker: Worker) -> None:
-        self._file = file
-        self._worker = worker
-        self.size_bytes = size_bytes
-
-    def read(self, offset: int, size_bytes: int, done: Callable[[bytes | Exception], None]) -> None:
-        """Bytes from an offset on, fewer only at the end; an `EOFError` where the file ends too early."""
-        wanted = max(0, min(size_bytes, self.size_bytes - offset))
-
-        def work() -> bytes:
-            data = self._file.read_at(offset, wanted)
-            if len(data) < wanted:
-                raise EOFError(f"content ends at {offset + len(data)}, should be {self.size_bytes} bytes")
-            return data
-
-        self._worker.call(work, done)
-
-    def close(self) -> None:
-        self._worker.call(self._file.close, _ignore)
 
 
 def _ignore(_: object) -> None:

@@ -3,7 +3,6 @@
 ::
 
     LogFault
-    ├── LogInUse        another writer holds the folder
     ├── LogUnwell       what was appended cannot leave the process now; it is kept and written later
     ├── ReleasedError   the cursor lies below what is still kept
     └── CorruptError    a range below the durable mark cannot be read; reading can go on behind it
@@ -23,10 +22,6 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 class LogFault(Exception):
     """Root of the tree above."""
-
-
-class LogInUse(LogFault):
-    """Another process writes this log. Raised by whoever locks the folder before the log is opened."""
 
 
 class LogUnwell(LogFault):

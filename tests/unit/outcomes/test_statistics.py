@@ -12,7 +12,8 @@ from tests.unit.outcomes.ledger import LedgerInList, accepted, attempted, projec
 from tests.unit.store.messages import DAY_ONE_MS, message
 
 from dispatch.mail.delivery import DeliveryState
-from dispatch.outcomes.statistics import KINDS, Counts, between, by_day, today
+from dispatch.outcomes.history import COUNTED_STATES, DEFERRED, RECEIVED, UNCERTAIN_POWER
+from dispatch.outcomes.statistics import Counts, between, by_day
 from dispatch.store.history_reader import HistoryReader
 
 S = DeliveryState
@@ -37,13 +38,12 @@ def reader(tmp_path: Path) -> Iterator[HistoryReader]:
         yield reader
 
 
-def test_today_is_a_day_of_utc(reader: HistoryReader) -> None:
-    last_second = (DAY_ONE_MS + DAY_MS) / 1000 - 1
-    assert today(reader, last_second).total == Counts(received=1, deferred=2)
-    assert today(reader, last_second + 1).total == Counts(
+def test_a_day_is_a_day_of_utc(reader: HistoryReader) -> None:
+    assert between(reader, FIRST, FIRST).total == Counts(received=1, deferred=2)
+    assert between(reader, SECOND, SECOND).total == Counts(
         received=1, delivered=1, failed=1, uncertain=1, uncertain_power=1
     )
-    assert today(reader, last_second + 100_000).total == Counts()
+    assert between(reader, date(2026, 6, 3), date(2026, 6, 3)).total == Counts()
 
 
 def test_relays_are_told_apart(reader: HistoryReader) -> None:
@@ -65,4 +65,4 @@ def test_each_day_has_its_own_sums(reader: HistoryReader) -> None:
 
 def test_everything_that_is_counted_can_be_shown() -> None:
     shown = {name.replace("uncertain_power", "uncertain (power)") for name in Counts.__struct_fields__}
-    assert shown == set(KINDS)
+    assert shown == {RECEIVED, DEFERRED, UNCERTAIN_POWER, *COUNTED_STATES.values()}

@@ -76,13 +76,3 @@ def test_a_relay_that_came_back_is_not_met_by_the_whole_queue() -> None:
     assert window.limit == 11, "slow start to half, from there one a second"
     grown(window, now=GROWTH_S)
     assert window.limit == 12
-
-
-def test_a_smaller_maximum_holds_at_once_and_a_larger_one_is_grown_into() -> None:
-    window = grown(Window(20))
-    window.resize(5)
-    assert window.limit == 5
-    window.resize(50)
-    assert window.limit == 5
-    assert grown(window).limit == 50
-    assert window.max_concurrency == 50

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dispatch.policy.schedule import DEFAULT_PLAN, RetryPlan, clamp, next_due
+from dispatch.policy.schedule import RetryPlan, clamp, next_due
 
 NOW_MS = 1_800_000_000_000
 HOUR_MS = 3_600_000
@@ -13,8 +13,9 @@ def plan(*delays_s: float, retries_max: int | None = None, age_max_s: float | No
 
 
 def test_the_wait_grows_with_the_attempts_and_the_last_repeats() -> None:
+    four_waits = plan(30.0, 300.0, 1800.0, 7200.0)
     latest_s = [
-        ((next_due(DEFAULT_PLAN, attempts, NOW_MS, NOW_MS, 1.0) or 0) - NOW_MS) / 1000
+        ((next_due(four_waits, attempts, NOW_MS, NOW_MS, 1.0) or 0) - NOW_MS) / 1000
         for attempts in range(1, 7)
     ]
     assert latest_s == [30, 300, 1800, 7200, 7200, 7200]

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.queue.bench import LATER, TAKEN, Bench
 
 from dispatch.mail.delivery import DeliveryState, Move
-from dispatch.queue.orders import Done, Flush, ListQueue, Order, QueuePage, ShowMessage, Shown
+from dispatch.queue.requests import Done, Flush, ListQueue, Order, QueuePage, ShowMessage, Shown
 from dispatch.spool.records import Moved
 from dispatch.store.parked import QueueFilter
 from dispatch.store.sqlite import StoreFault

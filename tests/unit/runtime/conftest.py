@@ -55,9 +55,6 @@ class Service:
         report("reload", who=role)
         if "throws" in habits:
             asyncio.get_running_loop().call_soon(throw)
-        if "throws_in_task" in habits:
-            # Kept alive by a cycle: nobody will collect it soon.
-            self.task = self.context.background(asyncio.to_thread(throw), "doomed")
         if "hangs" in habits:
             time.sleep(1000)
         if "refuses_settings" in habits:
@@ -109,7 +106,7 @@ def prepare():
         ChildSpec(
             role,
             (sys.executable, plan["child"], role, *habits),
-            listeners=listening.for_purposes("smtp") if role == "intake" else (),
+            listeners=listening.listeners if role == "intake" else (),
             drain_s=plan["drain_s"],
             reload_on_hangup=role == "control",
         )

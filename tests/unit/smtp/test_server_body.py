@@ -15,7 +15,6 @@ from dispatch.smtp.body import (
     DataDecoder,
     DotStuffer,
     NewlinePolicy,
-    dot_stuff,
     first_bare_newline,
     has_bare_newline,
 )
@@ -124,13 +123,18 @@ def test_bare_newlines_are_found(text: bytes) -> None:
     assert has_bare_newline(text) is (bare is not None)
 
 
+def dot_stuffed(content: bytes) -> bytes:
+    stuffer = DotStuffer()
+    return stuffer.feed(content) + stuffer.end()
+
+
 @given(tricky, cuts)
 def test_what_is_sent_arrives_or_is_not_sent(content: bytes, places: list[int]) -> None:
     if BARE.search(content):
         with pytest.raises(BareNewline):
-            dot_stuff(content)
+            dot_stuffed(content)
         return
-    wire = b"".join(dot_stuff(content))
+    wire = dot_stuffed(content)
     complete = content if not content or content.endswith(b"\r\n") else content + b"\r\n"
     assert expected(wire) == (complete, b"")
     stuffer = DotStuffer()
@@ -150,7 +154,7 @@ def test_bare_newlines_are_not_sent_in_pieces_either(content: bytes, places: lis
 
 def test_content_without_dots_is_not_copied() -> None:
     content = b"Subject: x\r\n\r\nhello\r\n"
-    assert dot_stuff(content)[0] is content
+    assert DotStuffer().feed(content) is content
 
 
 def test_content_that_arrives_in_many_pieces_is_given_out_as_it_comes() -> None:

@@ -42,7 +42,6 @@ def core_with_content_offered() -> ServerCore:
 def test_nothing_happens_while_an_answer_is_awaited() -> None:
     core = core_with_content_offered()
     core.receive(b"MAIL FROM:<c@c.example>\r\n")
-    assert core.waits_for_answer
     assert core.next_event() is None
     assert core.take_output() == b""
     core.answer(reply(250, "2.0.0", "queued"))
