@@ -223,7 +223,6 @@ async def measure_in_memory(count: int) -> None:
     loop = asyncio.get_running_loop()
     network = NoNetwork()
     host = SmartHost(
-        name="none",
         host="x",
         helo_name="bench.example",
         max_concurrency=1,
@@ -275,7 +274,6 @@ def main() -> None:
 
     def host(port: int, **settings: object) -> SmartHost:
         return SmartHost(
-            name="sink",
             host="127.0.0.1",
             port=port,
             helo_name="bench.example",

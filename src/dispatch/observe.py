@@ -65,6 +65,9 @@ EVENTS: dict[str, Event] = {
     # settings
     "settings_published": Event("info", "Settings were read; their number is told."),
     "settings_applied": Event("info", "A process works by new settings."),
+    "settings_unreadable": Event(
+        "error", "A process cannot read its new settings; it goes on with those in force."
+    ),
     "settings_need_restart": Event("warning", "These settings were changed and need a restart."),
     "settings_remark": Event("warning", "The settings are good, and something about them should be known."),
     # intake
@@ -75,6 +78,12 @@ EVENTS: dict[str, Event] = {
     "log_recovered": Event("info", "A log was read after a start: what it held, what of it was cut."),
     "log_fault": Event("error", "A log cannot be written; what waits for it is refused or tried again."),
     "log_well": Event("info", "A log that could not be written works again."),
+    "log_upkeep_fault": Event(
+        "warning", "Files of a log cannot be recycled or prepared; it goes on, with less room on the disk."
+    ),
+    "content_not_removed": Event(
+        "warning", "Content files that nobody needs could not be removed; a later start removes them."
+    ),
     "mail_corrupt": Event("error", "Part of the mail log is damaged and was set aside."),
     "mail_unreadable": Event("error", "A record of the mail log is no message this version can read."),
     "ledger_corrupt": Event("error", "Part of the ledger is damaged and was passed over."),

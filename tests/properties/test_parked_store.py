@@ -119,9 +119,15 @@ class ParkedStoreMachine(RuleBasedStateMachine):
         self.claimed |= taken
 
     @rule(sent=messages)
-    def unclaim(self, sent: Message) -> None:
-        self.store.unclaim([sent.id])
+    def put_back(self, sent: Message) -> None:
+        every = tuple(range(len(sent.envelope.recipients)))
+        self.store.put_back([(sent.id, every)])
         self.claimed = {key for key in self.claimed if key[0] != sent.id}
+
+    @rule(sent=messages, index=st.integers(0, 2))
+    def put_one_back(self, sent: Message, index: int) -> None:
+        self.store.put_back([(sent.id, (index,))])
+        self.claimed.discard((sent.id, index))
 
     @rule(sent=messages)
     def claim_message(self, sent: Message) -> None:

@@ -15,19 +15,20 @@ from dispatch.runtime.child import ChildContext, ChildFault, Service, Start, chi
 from dispatch.runtime.locks import FolderLock, lock_folder
 from dispatch.settings import Role, Settings
 from dispatch.settings.snapshot import NoSnapshot, load
+from dispatch.store.sqlite import NewerSchema, StoreFault
 
 LOCK_WAIT_S = 10.0
 """How long a process of an older set, which has lost its supervisor, may take to finish."""
 
-_locks: list[FolderLock] = []
-"""Held until the process ends."""
-
 
 def _start_of(role: str, sources: list[str], report: Reporter) -> Start:
+    held: list[FolderLock] = []
+    """As long as somebody holds the function that is returned: until the process ends."""
+
     async def start(context: ChildContext) -> Service:
         from dispatch.app.machine import this_machine
 
-        _locks.append(await asyncio.to_thread(lock_folder, Folders(context.data).lock_of(role), LOCK_WAIT_S))
+        held.append(await asyncio.to_thread(lock_folder, Folders(context.data).lock_of(role), LOCK_WAIT_S))
         machine = this_machine(context.data)
         if role == "intake":
             from dispatch.app.intake import start_intake
@@ -45,7 +46,15 @@ def _start_of(role: str, sources: list[str], report: Reporter) -> Start:
         try:
             return await start(context)
         except NoSnapshot as error:
-            raise ChildFault(os.EX_CONFIG, f"no settings: {error}") from error
+            why = f"no settings ({error}): `dispatch serve` publishes them at its start"
+            raise ChildFault(os.EX_CONFIG, why) from error
+        except NewerSchema as error:
+            raise ChildFault(os.EX_CONFIG, str(error)) from error
+        except StoreFault as error:
+            raise ChildFault(os.EX_IOERR, str(error)) from error
+        except PermissionError as error:
+            why = f"{error}: start the relay as the user to whom the data belongs, or make it this user's"
+            raise ChildFault(os.EX_NOPERM, why) from error
 
     return start_or_say_why
 

@@ -22,6 +22,7 @@ from dispatch.settings import Settings, SettingsErrors, changes, load
 from dispatch.settings.snapshot import publish
 from dispatch.spool.reader import SegmentReader
 from dispatch.store.history import HistoryStore
+from dispatch.store.sqlite import StoreDamaged, set_aside
 
 
 async def start_control(
@@ -29,9 +30,9 @@ async def start_control(
 ) -> ControlService:
     """Follow the ledger. `sources` are the arguments that `dispatch serve` was given for its settings."""
     folders = Folders(data)
-    watch = SettingsWatch(folders.settings, "control")
+    watch = SettingsWatch(folders.settings, "control", report)
     reader = SegmentReader(machine.disk, LEDGER, mark=machine.mark(folders.ledger_durable, False))
-    store = HistoryStore.open(folders.history_db)
+    store = _open_history(folders.history_db, report)
     lines = LogLines(store, report, watch.settings.logging)
     tail = Tail(reader, store, History(store), lines, report=partial(_report_gap, report))
 
@@ -57,6 +58,15 @@ async def start_control(
     )
     hints = HintListener(hint_path(folders.run, "control"), service.wake)
     return service
+
+
+def _open_history(path: Path, report: Reporter) -> HistoryStore:
+    """Open it. One that is damaged is set aside and made anew from the ledger that is kept: mail goes on."""
+    try:
+        return HistoryStore.open(path)
+    except StoreDamaged as damage:
+        report("history_fault", why=str(damage), set_aside=set_aside(path), then="made anew from the ledger")
+    return HistoryStore.open(path)
 
 
 class MistakenSettings(Exception):

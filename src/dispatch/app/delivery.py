@@ -12,7 +12,7 @@ import msgspec
 
 from dispatch.app.folders import CONTENT, LEDGER, MAIL, Folders
 from dispatch.app.lanes import Lanes, retry_plan
-from dispatch.app.logs import HintingMark, report_recovery
+from dispatch.app.logs import HintingMark, LogHealth, report_recovery
 from dispatch.app.machine import Machine
 from dispatch.app.watch import SettingsWatch
 from dispatch.mail.delivery import DeliveryState
@@ -40,13 +40,19 @@ from dispatch.spool.reader import SegmentReader
 from dispatch.store.parked import ParkedStore
 
 LEDGER_SYNC_S = 0.05
-"""How long an outcome may wait for the disk (DESIGN section 2)."""
+"""How long an outcome may wait for the disk (docs/architecture.md, The two logs)."""
 LEDGER_KEEP_BYTES = 1 << 30
 """How much of the ledger is kept for `ledger verify` once nobody needs it."""
 WELL_S = 1.0
 """How often a ledger that cannot be written is looked at."""
 IN_HAND_SLOTS = 16_384
 """The bound on transactions under way, of all relays together."""
+
+PARKED_GONE = (
+    "parked.db is gone, and with it the mail that waited in it; `dispatch ledger verify` names this mail. "
+    "To get it back, stop the relay and put the file back, or `dispatch spool export` what the mail log "
+    "still has; content files are kept until the next start"
+)
 
 
 class _Stores(NamedTuple):
@@ -65,14 +71,18 @@ class _Stores(NamedTuple):
 async def start_delivery(machine: Machine, data: Path, report: Reporter) -> DeliveryService:
     """Recover, then take mail up. The caller holds the lock of the ledger's folder."""
     folders = Folders(data)
-    watch = SettingsWatch(folders.settings, "delivery")
+    watch = SettingsWatch(folders.settings, "delivery", report)
+    checkpoint = machine.mark(folders.checkpoint, True)
+    parked_gone = checkpoint.load() > 0 and not folders.parked_db.exists()
+    if parked_gone:
+        report("queue_fault", why=PARKED_GONE)
     stores = _open_stores(machine, folders, watch.settings, report)
     lanes: dict[str, Lane] = {}
     maker = Lanes(machine, report)
     maker.make(watch.settings, lanes)
 
-    checkpoint = machine.mark(folders.checkpoint, True)
-    await _until_well(machine.clock, stores.ledger, report)
+    health = LogHealth(machine.clock, stores.ledger, "ledger", report)
+    await _until_well(machine.clock, stores.ledger)
     recovered = recover(stores.written, Lsn(checkpoint.load()), stores.mail, stores.parked, alarm=report)
     power = power_was_cut(folders.boot)
     seams, scheduler = _make_queue(machine, folders, stores, maker, lanes, recovered.cursor, power, report)
@@ -93,7 +103,10 @@ async def start_delivery(machine: Machine, data: Path, report: Reporter) -> Deli
         followed=machine.mark(folders.followed, False),
         ledger_keep_bytes=LEDGER_KEEP_BYTES,
         retention_s=partial(_retention_s, watch),
-        content=ContentNames(partial(machine.disk.names, CONTENT), stores.mail.incarnation),
+        # What parked.db named is not known where it is gone: nothing counts as an orphan then.
+        content=None
+        if parked_gone
+        else ContentNames(partial(machine.disk.names, CONTENT), stores.mail.incarnation),
     )
     hints = HintListener(hint_path(folders.run, "delivery"), scheduler.wake)
     bus = BusServer(
@@ -109,14 +122,13 @@ async def start_delivery(machine: Machine, data: Path, report: Reporter) -> Deli
         ledger=stores.ledger,
         store=stores.parked,
         workers=stores.workers,
-        doors=(bus, hints),
+        doors=(bus, _Closing(hints.close, health.stop)),
     )
 
     def apply() -> None:
-        taken = watch.take()
-        if taken is not None:
-            service.retire(maker.make(taken[1], lanes))
-            report("settings_applied", number=watch.number)
+        new = watch.take()
+        if new is not None:
+            service.retire(maker.make(new, lanes))
 
     service.follow(watch.changed, apply)
     await bus.start()
@@ -178,23 +190,30 @@ def _make_queue(
         route=maker.routes_of,
         plan=retry_plan(maker.settings),
         measure=partial(_measure, machine.disk, files_worker),
-        remove_files=lambda files: stores.content.remove([file.name for file in files], lambda _: None),
+        remove_files=partial(_remove_files, stores.content, report),
         alarm=report,
     )
     scheduler = Scheduler(seams, lanes, cursor, stores.mail.durable if power else Lsn(0))
     return seams, scheduler
 
 
-async def _until_well(clock: Clock, ledger: SegmentLog, report: Reporter) -> None:
+class _Closing:
+    """What hears and looks, as one thing to be closed."""
+
+    def __init__(self, *stops: Callable[[], None]) -> None:
+        self._stops = stops
+
+    def close(self) -> None:
+        for stop in self._stops:
+            stop()
+
+
+async def _until_well(clock: Clock, ledger: SegmentLog) -> None:
     """Wait until the ledger can be written: before, its end is not certain, and nothing could be recorded.
 
-    Intake serves meanwhile; the mail log is the buffer.
+    Intake serves meanwhile; the mail log is the buffer. `LogHealth` says why.
     """
-    said = False
-    while (fault := ledger.unwell) is not None:
-        if not said:
-            report("log_fault", log="ledger", full=fault.full, why=fault.detail)
-            said = True
+    while ledger.unwell is not None:
         later: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         clock.call_later(WELL_S, partial(later.set_result, None))
         await later
@@ -218,6 +237,14 @@ def _measure(disk: Disk, worker: Worker, content: ContentFile, done: Callable[[C
         done(content if isinstance(result, Exception) else result)
 
     worker.call(lambda: as_handed_over(disk, CONTENT, content), measured)
+
+
+def _remove_files(content: ContentFolder, report: Reporter, files: list[ContentFile]) -> None:
+    def removed(fault: Exception | None) -> None:
+        if fault is not None:
+            report("content_not_removed", files=len(files), why=str(fault))
+
+    content.remove([file.name for file in files], removed)
 
 
 def power_was_cut(boot: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What lies where in the data directory, and which process writes it (DESIGN.md section 2).
+"""What lies where in the data directory, and which process writes it (docs/architecture.md).
 
 Paths carry a shard number from the first day; there is one shard.
 
@@ -11,11 +11,13 @@ released.mark          delivery      below it the mail log may be recycled
 ledger/0/              delivery      the ledger, and its durable mark
 checkpoint.mark        delivery      where a restart begins to read the ledger
 in-hand                delivery      who is being worked on
+boot                   delivery      the machine's last start: a later one means a power cut
 parked.db              delivery      the parked store
 captured/              delivery      the local inbox
 followed.mark          control       how far control has read the ledger
 history.db             control       history and counters
-settings/              control       a settings snapshot for each role
+settings/              control       a settings snapshot for each role; the first by the supervisor
+supervisor.lock        supervisor    held for life, as each role holds `lock` in its own folder
 run/                   all           sockets of the bus, and of the hints
 =====================  ============  ==========================================================
 """
@@ -28,6 +30,7 @@ MAIL = "mail/0"
 LEDGER = "ledger/0"
 CONTENT = "content/0"
 CAPTURED = "captured"
+HISTORY = "history.db"
 
 
 class Folders:
@@ -42,7 +45,7 @@ class Folders:
         self.settings = data / "settings"
         self.run = data / "run"
         self.parked_db = data / "parked.db"
-        self.history_db = data / "history.db"
+        self.history_db = data / HISTORY
         self.in_hand = data / "in-hand"
         self.mail_durable = self.mail / "durable.mark"
         self.ledger_durable = self.ledger / "durable.mark"

@@ -18,6 +18,7 @@ from dispatch.intake.smtp_session import Desk, SessionRules
 from dispatch.mail.message import Origin
 from dispatch.observe import Reporter
 from dispatch.policy.admission import Refusal
+from dispatch.ports import DiskLevel
 from dispatch.runtime.bus import hint_path
 from dispatch.runtime.hints import Hints
 from dispatch.security.networks import Networks
@@ -81,7 +82,7 @@ class InForce:
             self.levels,
             clock=machine.clock,
             worker=machine.threads.worker("disk"),
-            changed=lambda level: report("disk_level", level=level.name.lower()),
+            changed=self._level_changed,
         )
         content = ContentFolder(
             machine.disk, CONTENT, worker=machine.threads.worker("content"), incarnation=log.incarnation
@@ -99,17 +100,20 @@ class InForce:
         self.listener = SmtpListener(self.desk, connection_rules(settings))
 
     def apply(self) -> None:
-        taken = self._watch.take()
-        if taken is None:
+        new = self._watch.take()
+        if new is None:
             return
-        _, new = taken
         self.desk.rules = session_rules(new)
         self.desk.source_allowed = Networks.parse(new.listener.allowed_cidrs).contains
         self.acceptance.rules = acceptance_rules(new)
         self.listener.rules = connection_rules(new)
         self.levels.limits = disk_limits(new)
         self.disk.look()
-        self._report("settings_applied", number=self._watch.number)
+
+    def _level_changed(self, level: DiskLevel) -> None:
+        free = self.disk.free_bytes
+        free_mb = "unknown: the disk cannot be asked" if free is None else free >> 20
+        self._report("disk_level", level=level.name.lower(), free_mb=free_mb)
 
     def _refused(self, refusal: Refusal, origin: Origin) -> None:
         if self._watch.settings.logging.log_denied:
@@ -128,7 +132,7 @@ async def start_intake(
 ) -> IntakeService:
     """Open the log, then listen. The caller holds the lock of the folder."""
     folders = Folders(data)
-    watch = SettingsWatch(folders.settings, "intake")
+    watch = SettingsWatch(folders.settings, "intake", report)
     log = SegmentLog(
         machine.disk,
         MAIL,

@@ -18,7 +18,6 @@ from dispatch.relays.smart_host import SmartHost, Timeouts
 from dispatch.relays.smtp import SmtpRelay
 from dispatch.settings import Relay as RelaySettings
 from dispatch.settings import Settings
-from dispatch.settings.model import Queue as QueueSettings
 
 CAPTURES_MAX = 2 * BATCH_MAX
 """Transactions that the inbox takes at once: one batch is written while the next one gathers."""
@@ -44,7 +43,6 @@ def lane_rules(settings: Settings, relay: RelaySettings) -> LaneRules:
 
 def smart_host(settings: Settings, relay: RelaySettings) -> SmartHost:
     return SmartHost(
-        name=relay.name,
         host=relay.host,
         port=relay.port,
         helo_name=relay.helo_name or settings.listener.server_name,
@@ -60,14 +58,21 @@ def smart_host(settings: Settings, relay: RelaySettings) -> SmartHost:
     )
 
 
+def _made_of(settings: Settings, relay: RelaySettings) -> tuple[object, ...]:
+    """All that a lane depends on. What it inherits, a relay holds itself."""
+    queue = settings.queue
+    return relay, queue.breaker_failures, queue.breaker_open_seconds, settings.listener.server_name
+
+
 class Lanes:
     """Makes the lanes that the settings ask for, and keeps them in step with changed settings."""
 
     def __init__(self, machine: Machine, report: Reporter) -> None:
         self._machine = machine
         self._report = report
-        self._worker: Worker = machine.threads.worker("content")
-        self._made: dict[str, tuple[RelaySettings, QueueSettings, str]] = {}
+        self._content_worker: Worker = machine.threads.worker("content")
+        self._inbox_worker: Worker = machine.threads.worker("inbox")
+        self._made: dict[str, tuple[object, ...]] = {}
         """What each lane was made of: it is made anew when any of this changes."""
         self.settings = Settings()
         self._route = Route((), "")
@@ -75,18 +80,15 @@ class Lanes:
     def make(self, settings: Settings, lanes: dict[str, Lane]) -> list[Lane]:
         """Add and replace lanes in `lanes`; returns those that are no longer used."""
         self.settings = settings
-        wanted = {
-            relay.name: (relay, settings.queue, settings.listener.server_name)
-            for relay in settings.effective_relays()
-            if relay.enabled
-        }
-        unused = [lanes.pop(name) for name in list(lanes) if wanted.get(name) != self._made[name]]
-        for name, (relay, *_) in wanted.items():
+        relays = {relay.name: relay for relay in settings.effective_relays() if relay.enabled}
+        made = {name: _made_of(settings, relay) for name, relay in relays.items()}
+        unused = [lanes.pop(name) for name in list(lanes) if made.get(name) != self._made[name]]
+        for name, relay in relays.items():
             if name not in lanes:
                 lanes[name] = self._lane(settings, relay)
-        self._made = wanted
+        self._made = made
         default = settings.default_relay()
-        self._route = route(default.name, wanted.keys())
+        self._route = route(default.name, relays.keys())
         if not settings.relays:
             self._report("no_relay", inbox="dispatch inbox list")
         elif self._route.held:
@@ -105,7 +107,7 @@ class Lanes:
             adapter = CaptureRelay(
                 machine.disk,
                 CAPTURED,
-                machine.threads.worker(relay.name),
+                self._inbox_worker,
                 clock=machine.clock,
                 open_content=open_content,
                 max_concurrency=CAPTURES_MAX,
@@ -117,7 +119,7 @@ class Lanes:
                 smart_host(settings, relay),
                 clock=machine.clock,
                 network=machine.network,
-                worker=self._worker,
+                worker=self._content_worker,
                 open_content=open_content,
             )
         breaker = Breaker(settings.queue.breaker_failures, settings.queue.breaker_open_seconds)

@@ -27,7 +27,7 @@ class HintingMark:
 
 
 class LogHealth:
-    """Looks once a second whether a log can be written, and says when that changes."""
+    """Looks once a second whether a log can be written and its files be looked after; says what changes."""
 
     def __init__(self, clock: Clock, log: SegmentLog, name: str, report: Reporter) -> None:
         self._clock = clock
@@ -35,6 +35,7 @@ class LogHealth:
         self._name = name
         self._report = report
         self._well = True
+        self._upkept = True
         self._timer = clock.call_later(LOOK_S, self._look)
 
     def stop(self) -> None:
@@ -48,6 +49,10 @@ class LogHealth:
         elif fault is None and not self._well:
             self._report("log_well", log=self._name)
         self._well = fault is None
+        neglect = self._log.upkeep_error
+        if neglect is not None and self._upkept:
+            self._report("log_upkeep_fault", log=self._name, why=str(neglect))
+        self._upkept = neglect is None
 
 
 def report_recovery(report: Reporter, log: str, recovery: RecoveryReport) -> None:
@@ -58,5 +63,6 @@ def report_recovery(report: Reporter, log: str, recovery: RecoveryReport) -> Non
         unanswered_bytes=recovery.unanswered_to - recovery.unanswered_from,
         torn_bytes=recovery.torn_bytes,
         damaged=len(recovery.damage),
+        carried=recovery.carried_records,
         took_s=recovery.elapsed_s,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from dispatch.observe import Reporter
 from dispatch.settings import Role, Settings
 from dispatch.settings.snapshot import NoSnapshot, load
 
@@ -11,8 +12,9 @@ from dispatch.settings.snapshot import NoSnapshot, load
 class SettingsWatch:
     """One role's view of the settings folder. Looking costs one `stat`."""
 
-    def __init__(self, folder: Path, role: Role) -> None:
+    def __init__(self, folder: Path, role: Role, report: Reporter) -> None:
         """Raises `NoSnapshot` where settings were never published."""
+        self._report = report
         self._folder = folder
         self._role = role
         self._path = folder / f"{role}.json"
@@ -29,14 +31,17 @@ class SettingsWatch:
     def changed(self) -> bool:
         return self._stamp() != self._seen
 
-    def take(self) -> tuple[Settings, Settings] | None:
-        """The old and the new settings, or None where the new ones cannot be read or are the same."""
+    def take(self) -> Settings | None:
+        """The new settings, in force from here on; None where they are the same, or cannot be read."""
         self._seen = self._stamp()
         try:
             number, settings = load(self._folder, self._role)
-        except NoSnapshot:
+        except NoSnapshot as error:
+            # What is in force stays in force; the next publication is looked at again.
+            self._report("settings_unreadable", why=str(error))
             return None
         if number == self.number:
             return None
-        old, self.number, self.settings = self.settings, number, settings
-        return old, settings
+        self.number, self.settings = number, settings
+        self._report("settings_applied", number=number)
+        return settings

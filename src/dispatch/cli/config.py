@@ -16,6 +16,7 @@ from dispatch.cli.options import (
     DataOption,
     JsonOption,
     SetOption,
+    fail,
     load_settings,
     new_group,
     print_json,
@@ -46,10 +47,8 @@ def check(
             print_json(
                 {"ok": False, "mistakes": [_mistake_fields(m) for m in errors.mistakes], "warnings": []}
             )
-        else:
-            for mistake in errors.mistakes:
-                typer.echo(f"dispatch: {mistake}", err=True)
-        raise typer.Exit(os.EX_CONFIG) from None
+            raise typer.Exit(os.EX_CONFIG) from None
+        fail(os.EX_CONFIG, *map(str, errors.mistakes))
     if as_json:
         print_json({"ok": True, "mistakes": [], "warnings": loaded.warnings})
         return
@@ -130,13 +129,14 @@ def _entry_named(key: str) -> Entry:
     named_so = [entry for entry in all_keys() if entry.name == wanted]
     if entry is None and len(named_so) == 1:
         entry = named_so[0]
-    if entry is not None:
-        return entry
-    paths = [entry.path for entry in all_keys()]
-    meant = [entry.path for entry in named_so] or get_close_matches(wanted, paths, 3)
-    suggestion = f"did you mean {' or '.join(meant)}?" if meant else "`dispatch config list` shows every key"
-    typer.echo(f"dispatch: there is no key {key}; {suggestion}", err=True)
-    raise typer.Exit(os.EX_USAGE)
+    if entry is None:
+        paths = [entry.path for entry in all_keys()]
+        meant = [entry.path for entry in named_so] or get_close_matches(wanted, paths, 3)
+        suggestion = (
+            f"did you mean {' or '.join(meant)}?" if meant else "`dispatch config list` shows every key"
+        )
+        fail(os.EX_USAGE, f"there is no key {key}; {suggestion}")
+    return entry
 
 
 def _current(entry: Entry, key: str, loaded: Loaded | None) -> dict[str, dict[str, object]]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import msgspec
-import typer
 
 from dispatch.app.folders import Folders
+from dispatch.cli.options import fail
 from dispatch.queue.requests import Answer, Request
 from dispatch.runtime.bus import socket_path
-from dispatch.runtime.bus_client import BlockingBusClient, BusError, BusFault
+from dispatch.runtime.bus_client import BusClient, BusError, BusFault
 
 Wanted = TypeVar("Wanted")
 
@@ -21,14 +21,22 @@ def ask_delivery(data: Path, request: Request, wanted: type[Wanted]) -> Wanted:
     """Ask, or end the program with 69 (EX_UNAVAILABLE) where the relay does not run."""
     path = socket_path(Folders(data).run, "delivery")
     try:
-        with BlockingBusClient(path, msgspec.msgpack.Decoder(Answer)) as client:
+        with BusClient(path, msgspec.msgpack.Decoder(Answer)) as client:
             answer = client.ask(request)
     except BusFault as fault:
-        typer.echo(f"dispatch: no answer from the delivery process: {fault}", err=True)
-        typer.echo(f"Is the relay running on {data}? `dispatch serve --data {data}` starts it.", err=True)
-        raise typer.Exit(os.EX_UNAVAILABLE) from None
+        fail_without_delivery(data, fault)
     if isinstance(answer, BusError):
-        typer.echo(f"dispatch: {answer.message}", err=True)
-        raise typer.Exit(os.EX_SOFTWARE)
+        fail(os.EX_SOFTWARE, f"the delivery process could not do it: {answer.message}; its log says more")
     assert isinstance(answer, wanted), f"{type(answer).__name__} where {wanted.__name__} was expected"
     return answer
+
+
+def fail_without_delivery(data: Path, fault: BusFault) -> NoReturn:
+    """The delivery process does not answer: say what to do about it."""
+    if isinstance(fault.__cause__, PermissionError):
+        fail(os.EX_NOPERM, str(fault), "Run this as the user whose relay it is, or as root.")
+    fail(
+        os.EX_UNAVAILABLE,
+        f"no answer from the delivery process: {fault}",
+        f"Is the relay running on {data}? `dispatch serve --data {data}` starts it.",
+    )

@@ -15,7 +15,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from dispatch.cli.options import ConfigOption, DataOption, JsonOption, SetOption, print_json
+from dispatch.cli.options import ConfigOption, DataOption, JsonOption, SetOption, fail, print_json, shown_time
 from dispatch.cli.stats import open_history
 from dispatch.mail.ids import InvalidMessageId, parse_message_id, spool_form
 from dispatch.store.history_reader import Happening, HistoryReader, Listed, RecordedMessage
@@ -106,7 +106,7 @@ def page(
     for row in found:
         more = f" (+{row.recipients - 1})" if row.recipients > 1 else ""
         typer.echo(
-            f"{_time(row.accepted_ms)}  {spool_form(row.id)}  {row.state:<19}  {row.relay or '–':<12}  "
+            f"{shown_time(row.accepted_ms)}  {spool_form(row.id)}  {row.state:<19}  {row.relay or '–':<12}  "
             f"<{row.sender}> → <{row.recipient}>{more}  {row.subject}"
         )
     if following is not None:
@@ -129,8 +129,7 @@ def show(
     with _reading(open_history(config, data, set_)) as reader:
         message = reader.get(wanted)
     if message is None:
-        typer.echo(f"dispatch: history does not know {id_}.", err=True)
-        raise typer.Exit(os.EX_DATAERR)
+        fail(os.EX_DATAERR, f"history does not know {id_}.")
     if as_json:
         print_json({**msgspec.to_builtins(message), "id": spool_form(message.id)})
         return
@@ -140,9 +139,9 @@ def show(
 def _print_message(message: RecordedMessage) -> None:
     facts = {
         "id": spool_form(message.id),
-        "accepted": _time(message.accepted_ms),
+        "accepted": shown_time(message.accepted_ms),
         "state": message.state,
-        "settled": _time(message.settled_ms) if message.settled_ms is not None else "–",
+        "settled": shown_time(message.settled_ms) if message.settled_ms is not None else "–",
         "from": f"<{message.sender}>",
         "subject": message.subject,
         "message-id": message.message_id,
@@ -167,11 +166,12 @@ def _print_message(message: RecordedMessage) -> None:
 
 def _line(happening: Happening, message: RecordedMessage) -> str:
     whom = ", ".join(f"<{message.deliveries[index].address}>" for index in happening.indexes)
+    at = shown_time(happening.at_ms)
     if happening.by:
-        return f"{_time(happening.at_ms)}  {happening.move} by {happening.by}: {whom}  {happening.reason}"
+        return f"{at}  {happening.move} by {happening.by}: {whom}  {happening.reason}"
     words = happening.reply or happening.reason
     where = " ".join(part for part in (happening.relay, happening.peer) if part)
-    return f"{_time(happening.at_ms)}  {happening.state} at {where} ({happening.took_ms} ms): {whom}  {words}"
+    return f"{at}  {happening.state} at {where} ({happening.took_ms} ms): {whom}  {words}"
 
 
 @contextmanager
@@ -180,8 +180,7 @@ def _reading(reader: HistoryReader) -> Iterator[HistoryReader]:
     try:
         yield reader
     except StoreFault as fault:
-        typer.echo(f"dispatch: {fault}", err=True)
-        raise typer.Exit(os.EX_IOERR) from None
+        fail(os.EX_IOERR, str(fault))
     finally:
         reader.close()
 
@@ -199,10 +198,6 @@ def _states(given: list[str]) -> frozenset[str]:
 
 def _wall_ms(when: datetime | None) -> int | None:
     return None if when is None else int(when.replace(tzinfo=UTC).timestamp() * 1000)
-
-
-def _time(wall_ms: int) -> str:
-    return datetime.fromtimestamp(wall_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _plain(row: Listed) -> dict[str, object]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -16,9 +15,11 @@ from dispatch.cli.options import (
     DataOption,
     JsonOption,
     SetOption,
-    load_settings,
+    data_directory,
+    fail,
     new_group,
     print_json,
+    shown_time,
 )
 from dispatch.mail.ids import InvalidMessageId, parse_message_id, spool_form
 from dispatch.relays.capture_store import (
@@ -38,27 +39,32 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="As `dispatch inbo
 
 
 def _disk(config: Path | None, data: Path | None, overrides: list[str] | None) -> SystemDisk:
-    return SystemDisk(Path(load_settings(config, data, overrides).settings.spool.directory))
+    return SystemDisk(data_directory(config, data, overrides))
+
+
+def _listing(disk: SystemDisk) -> Listing:
+    """All that is there. (A relay that never captured has no folder for it, and looking makes none.)"""
+    return list_captured(disk, CAPTURED) if (disk.root / CAPTURED).is_dir() else Listing([], [])
 
 
 @app.command("list")
 def list_(
     limit: Annotated[int, typer.Option("--limit", min=1, help="The newest so many.")] = 50,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
     data: DataOption = None,
     set_: SetOption = None,
 ) -> None:
     """Captured messages, the newest last."""
-    listing = list_captured(_disk(config, data, set_), CAPTURED)
+    listing = _listing(_disk(config, data, set_))
     newest = listing.captured[-limit:]
-    if json:
+    if as_json:
         print_json({"total": len(listing.captured), "messages": [_plain(head) for _, head, _ in newest]})
     else:
         for _, head, _ in newest:
             to = ", ".join(f"<{recipient.address}>" for recipient in head.recipients)
             typer.echo(
-                f"{spool_form(head.message.id)}  {_date(head.captured_ms)}  "
+                f"{spool_form(head.message.id)}  {shown_time(head.captured_ms)} UTC  "
                 f"<{head.message.envelope.reverse_path}> to {to}  {head.message.summary.subject}"
             )
         if not newest:
@@ -70,7 +76,7 @@ def list_(
 @app.command()
 def show(
     id_: IdArgument,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
     data: DataOption = None,
     set_: SetOption = None,
@@ -81,9 +87,8 @@ def show(
     try:
         head, content = read_captured(disk, CAPTURED, name)
     except (NoSuchCapture, TornCapture) as error:
-        typer.echo(f"dispatch: {error}", err=True)
-        raise typer.Exit(os.EX_DATAERR) from None
-    if json:
+        fail(os.EX_DATAERR, str(error))
+    if as_json:
         print_json(_plain(head))
     else:
         sys.stdout.buffer.write(content)
@@ -98,10 +103,11 @@ def delete(
     set_: SetOption = None,
 ) -> None:
     """Delete captured messages."""
+    if not ids and not everything:
+        fail(os.EX_USAGE, "name messages by id, or say --all.")
     disk = _disk(config, data, set_)
     if everything:
-        listing: Listing = list_captured(disk, CAPTURED)
-        names = [captured.name for captured in listing.captured]
+        names = [captured.name for captured in _listing(disk).captured]
     else:
         names = [_name(disk, text) for text in ids or ()]
     for name in names:
@@ -115,11 +121,11 @@ def _name(disk: SystemDisk, text: str) -> str:
         wanted = parse_message_id(text)
     except InvalidMessageId as error:
         raise typer.BadParameter(str(error)) from None
-    for captured in list_captured(disk, CAPTURED).captured:
-        if captured.head.message.id == wanted:
-            return captured.name
-    typer.echo(f"dispatch: {text} is not in the inbox.", err=True)
-    raise typer.Exit(os.EX_DATAERR)
+    captured = _listing(disk).captured
+    name = next((each.name for each in captured if each.head.message.id == wanted), None)
+    if name is None:
+        fail(os.EX_DATAERR, f"{text} is not in the inbox.")
+    return name
 
 
 def _plain(head: CapturedHead) -> dict[str, object]:
@@ -133,7 +139,3 @@ def _plain(head: CapturedHead) -> dict[str, object]:
         "size_bytes": message.size_bytes,
         "client": message.origin.client_address,
     }
-
-
-def _date(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")

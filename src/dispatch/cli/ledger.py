@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Container
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import msgspec
 import typer
 
 from dispatch.app.folders import LEDGER, MAIL, Folders
+from dispatch.cli.delivery_bus import fail_without_delivery
 from dispatch.cli.options import (
     ConfigOption,
     DataOption,
     JsonOption,
     SetOption,
-    load_settings,
+    data_directory,
+    fail,
     new_group,
     print_json,
 )
@@ -25,11 +28,12 @@ from dispatch.ports import Lsn
 from dispatch.queue.recovery import recover
 from dispatch.queue.requests import Answer, ShowMessage, Shown
 from dispatch.runtime.bus import socket_path
-from dispatch.runtime.bus_client import BlockingBusClient
-from dispatch.runtime.locks import FolderLock, LockHeld
+from dispatch.runtime.bus_client import BusClient, BusError, BusFault
+from dispatch.runtime.locks import LockHeld, lock_folder
 from dispatch.runtime.machine import MarkFile, SystemDisk
 from dispatch.spool.reader import SegmentReader
 from dispatch.store.parked import ParkedStore
+from dispatch.store.sqlite import StoreFault
 
 app = new_group("Prove that nothing was lost.")
 
@@ -37,35 +41,38 @@ app = new_group("Prove that nothing was lost.")
 class _Asked(Container[MessageId]):
     """The queue of a relay that runs: asked one message at a time, which only open ones need."""
 
-    def __init__(self, client: BlockingBusClient[Answer]) -> None:
+    def __init__(self, client: BusClient[Answer]) -> None:
         self._client = client
 
     def __contains__(self, message_id: object) -> bool:
         assert isinstance(message_id, bytes)
         answer = self._client.ask(ShowMessage(MessageId(message_id)))
+        if isinstance(answer, BusError):
+            # No answer is not "it is not here": that would be counted as lost.
+            raise BusFault(answer.message)
         return isinstance(answer, Shown) and answer.message is not None
 
 
 @app.command("verify")
 def verify_(
-    json: JsonOption = False, config: ConfigOption = None, data: DataOption = None, set_: SetOption = None
+    as_json: JsonOption = False, config: ConfigOption = None, data: DataOption = None, set_: SetOption = None
 ) -> None:
     """Match every acceptance in the ledger with its outcome or its place in the queue.
 
     Exits 65 where something was lost, or has two final outcomes.
     """
-    folders = Folders(Path(load_settings(config, data, set_).settings.spool.directory))
-    if not folders.ledger.is_dir():
-        typer.echo(
-            f"dispatch: {folders.data} holds no ledger; name the data directory with --data.", err=True
-        )
-        raise typer.Exit(os.EX_NOINPUT)
+    folders = Folders(data_directory(config, data, set_, holding=LEDGER))
+    if not folders.ledger_durable.exists():
+        # Without it nothing of the ledger would be read, and nothing would seem to be lost.
+        fail(os.EX_DATAERR, f"{folders.ledger_durable} is gone; the next start of the relay makes it again.")
     try:
-        with FolderLock(folders.lock_of("delivery") / "lock"):
+        with lock_folder(folders.lock_of("delivery")):
             audit = _verify_stopped(folders)
     except LockHeld:
         audit = _verify_running(folders)
-    if json:
+    except (OSError, StoreFault) as fault:
+        fail(os.EX_IOERR, str(fault))
+    if as_json:
         print_json({**msgspec.structs.asdict(audit), "sound": audit.sound})
     else:
         _print(audit)
@@ -74,20 +81,29 @@ def verify_(
 
 def _verify_running(folders: Folders) -> Audit:
     path = socket_path(folders.run, "delivery")
-    with BlockingBusClient(path, msgspec.msgpack.Decoder(Answer)) as client:
-        return verify(_reader(folders, LEDGER, folders.ledger_durable), _Asked(client))
+    try:
+        with BusClient(path, msgspec.msgpack.Decoder(Answer)) as client:
+            return verify(_reader(folders, LEDGER, folders.ledger_durable), _Asked(client))
+    except BusFault as fault:
+        fail_without_delivery(folders.data, fault)
 
 
 def _verify_stopped(folders: Folders) -> Audit:
     ledger = _reader(folders, LEDGER, folders.ledger_durable)
     mail = _reader(folders, MAIL, folders.mail_durable)
-    store = ParkedStore.open(folders.parked_db)
-    try:
-        checkpoint = Lsn(MarkFile(folders.checkpoint, writable=False).load())
-        standing = {each.message.id for each in recover(ledger, checkpoint, mail, store).standing}
-        return verify(ledger, standing.union(store.ids()))
-    finally:
-        store.close()
+    with TemporaryDirectory() as elsewhere:
+        path = folders.parked_db
+        if not path.exists():
+            # Opening it would make one, and the next start of the relay would not notice what is gone.
+            typer.echo(f"dispatch: {path} is gone: what waited in it counts as lost.", err=True)
+            path = Path(elsewhere) / path.name
+        store = ParkedStore.open(path)
+        try:
+            checkpoint = Lsn(MarkFile(folders.checkpoint, writable=False).load())
+            standing = {each.message.id for each in recover(ledger, checkpoint, mail, store).standing}
+            return verify(ledger, standing.union(store.ids()))
+        finally:
+            store.close()
 
 
 def _reader(folders: Folders, log: str, mark: Path) -> SegmentReader:

@@ -1,6 +1,7 @@
-"""What all verbs share: the options that name the settings, and how mistakes in them are reported.
+"""What all verbs share: the options that name the settings, how an end is told, how a time is shown.
 
-A verb declares the options that it takes and hands their values to `load_settings`::
+A verb declares the options that it takes and hands their values to `load_settings`, or to `data_directory`
+where that is all it needs to know::
 
     app = new_command()
 
@@ -13,8 +14,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import msgspec
 import typer
@@ -68,9 +70,33 @@ def load_settings(config: Path | None, data: Path | None, overrides: Sequence[st
     try:
         return read_settings(config, data, overrides)
     except settings.SettingsErrors as errors:
-        for mistake in errors.mistakes:
-            typer.echo(f"dispatch: {mistake}", err=True)
-        raise typer.Exit(os.EX_CONFIG) from None
+        fail(os.EX_CONFIG, *map(str, errors.mistakes))
+
+
+def data_directory(
+    config: Path | None, data: Path | None, overrides: Sequence[str] | None, *, holding: str = ""
+) -> Path:
+    """The data directory that is meant; one that is not there ends the program with 66 (EX_NOINPUT).
+
+    `holding`: what it must hold, as a path below it.
+    """
+    folder = Path(load_settings(config, data, overrides).settings.spool.directory)
+    if not (folder / holding).exists():
+        missing = f"holds no {holding}" if folder.exists() else "does not exist"
+        fail(os.EX_NOINPUT, f"{folder} {missing}; name the data directory of the relay with --data.")
+    return folder
+
+
+def fail(code: int, *reasons: str) -> NoReturn:
+    """Say why on standard error, and end the program with a code of sysexits (`os.EX_*`)."""
+    for reason in reasons:
+        typer.echo(f"dispatch: {reason}", err=True)
+    raise typer.Exit(code)
+
+
+def shown_time(wall_ms: int) -> str:
+    """A stored time for a person, in UTC as everything here is."""
+    return datetime.fromtimestamp(wall_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def print_json(value: object) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -19,9 +18,11 @@ from dispatch.cli.options import (
     DataOption,
     JsonOption,
     SetOption,
-    load_settings,
+    data_directory,
+    fail,
     new_group,
     print_json,
+    shown_time,
 )
 from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.ids import InvalidMessageId, MessageId, parse_message_id, spool_form
@@ -53,10 +54,6 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="Part of the reason 
 StateOption = Annotated[str, typer.Option("--state", help="waiting, held, quarantined, bounced, expired, …")]
 
 
-def _data(config: Path | None, data: Path | None, overrides: list[str] | None) -> Path:
-    return Path(load_settings(config, data, overrides).settings.spool.directory)
-
-
 def _filter(sender: str, recipient: str, relay: str | None, reason: str, state: str) -> QueueFilter:
     try:
         wanted_state = DeliveryState(state) if state else None
@@ -73,15 +70,15 @@ def list_(
     reason: ReasonOption = "",
     state: StateOption = "",
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Messages to show.")] = 100,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
     data: DataOption = None,
     set_: SetOption = None,
 ) -> None:
     """What waits: each recipient with its state, when it is due, how often it was tried, and why it waits."""
     wanted = _filter(sender, recipient, relay, reason, state)
-    page = ask_delivery(_data(config, data, set_), ListQueue(wanted, limit), QueuePage)
-    if json:
+    page = ask_delivery(data_directory(config, data, set_), ListQueue(wanted, limit), QueuePage)
+    if as_json:
         print_json({"total": page.total, "deliveries": [_plain(row) for row in page.deliveries]})
         return
     if not page.deliveries:
@@ -98,27 +95,27 @@ def show(
     eml: Annotated[
         bool, typer.Option("--eml", help="Print the content, byte for byte, and nothing else.")
     ] = False,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
     config: ConfigOption = None,
     data: DataOption = None,
     set_: SetOption = None,
 ) -> None:
     """One message that is here: its envelope, its deliveries; with --eml its content."""
-    folder = _data(config, data, set_)
+    folder = data_directory(config, data, set_)
     message_id = _id(id_)
     shown = ask_delivery(folder, ShowMessage(message_id, content=eml), Shown)
     if shown.message is None:
-        typer.echo(
-            f"dispatch: {id_} is not in the queue; `dispatch history` knows what became of it.", err=True
-        )
-        raise typer.Exit(os.EX_DATAERR)
+        fail(os.EX_DATAERR, f"{id_} is not in the queue; `dispatch history` knows what became of it.")
     if eml:
         content = shown.content
         if shown.content_file is not None:
-            content = (folder / CONTENT / shown.content_file).read_bytes()
+            try:
+                content = (folder / CONTENT / shown.content_file).read_bytes()
+            except OSError as error:
+                fail(os.EX_IOERR, f"the content of {id_} cannot be read: {error}")
         sys.stdout.buffer.write(content or b"")
         return
-    if json:
+    if as_json:
         print_json({"message": _message(shown), "deliveries": [_plain(row) for row in shown.deliveries]})
         return
     for key, value in _message(shown).items():
@@ -133,7 +130,7 @@ def _order(
     wanted: QueueFilter,
     everything: bool,
     folder: Path,
-    json: bool,
+    as_json: bool,
 ) -> None:
     if ids:
         done = Done(0, 0, 0)
@@ -146,15 +143,14 @@ def _order(
                 done.unsuited + answer.unsuited,
             )
     elif wanted == QueueFilter() and not everything:
-        typer.echo("dispatch: name messages by id, give a filter, or say --all.", err=True)
-        raise typer.Exit(os.EX_USAGE)
+        fail(os.EX_USAGE, "name messages by id, give a filter, or say --all.")
     else:
         done = ask_delivery(folder, Order(verb, wanted), Done)
-    _print_done(verb, done, json)
+    _print_done(verb, done, as_json)
 
 
-def _print_done(verb: str, done: Done, json: bool) -> None:
-    if json:
+def _print_done(verb: str, done: Done, as_json: bool) -> None:
+    if as_json:
         print_json(msgspec.structs.asdict(done))
         return
     typer.echo(f"{verb}: {done.changed} deliveries.")
@@ -176,13 +172,13 @@ def _add_order(verb: Verb, help_: str) -> None:
         reason: ReasonOption = "",
         state: StateOption = "",
         everything: AllOption = False,
-        json: JsonOption = False,
+        as_json: JsonOption = False,
         config: ConfigOption = None,
         data: DataOption = None,
         set_: SetOption = None,
     ) -> None:
         wanted = _filter(sender, recipient, relay, reason, state)
-        _order(verb, ids, wanted, everything, _data(config, data, set_), json)
+        _order(verb, ids, wanted, everything, data_directory(config, data, set_), as_json)
 
 
 _add_order("retry", "Try now what waits; what failed and is kept begins again (by id, or --state bounced).")
@@ -193,19 +189,19 @@ _add_order("cancel", "End what waits without delivering it. Its content goes; hi
 
 @app.command()
 def flush(
-    json: JsonOption = False, config: ConfigOption = None, data: DataOption = None, set_: SetOption = None
+    as_json: JsonOption = False, config: ConfigOption = None, data: DataOption = None, set_: SetOption = None
 ) -> None:
     """Everything that waits is due now, and relays that were given a rest are tried again."""
-    _print_done("flush", ask_delivery(_data(config, data, set_), Flush(), Done), json)
+    _print_done("flush", ask_delivery(data_directory(config, data, set_), Flush(), Done), as_json)
 
 
 @app.command()
 def relays(
-    json: JsonOption = False, config: ConfigOption = None, data: DataOption = None, set_: SetOption = None
+    as_json: JsonOption = False, config: ConfigOption = None, data: DataOption = None, set_: SetOption = None
 ) -> None:
     """How each relay is doing: its breaker, what is under way, what stands ready."""
-    lanes = ask_delivery(_data(config, data, set_), AskLanes(), Lanes)
-    if json:
+    lanes = ask_delivery(data_directory(config, data, set_), AskLanes(), Lanes)
+    if as_json:
         print_json(lanes)
         return
     for lane in lanes.lanes:
@@ -234,17 +230,13 @@ def _message(shown: Shown) -> dict[str, object]:
     assert message is not None
     return {
         "id": spool_form(message.id),
-        "accepted": _date(message.accepted_ms),
+        "accepted": f"{shown_time(message.accepted_ms)} UTC",
         "from": message.envelope.reverse_path or "<>",
         "subject": message.summary.subject,
         "size_bytes": message.size_bytes,
         "client": message.origin.client_address,
         "priority": message.priority,
     }
-
-
-def _date(at_ms: int) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _table(rows: tuple[QueuedDelivery, ...]) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from dispatch.app.supervise import make_data_directory, supervise
-from dispatch.cli.options import ConfigOption, DataOption, SetOption, load_settings, new_command
+from dispatch.cli.options import ConfigOption, DataOption, SetOption, fail, load_settings, new_command
 from dispatch.operations.logs import reporter
 from dispatch.runtime.sockets import Listening
 from dispatch.settings import Settings
@@ -34,8 +34,7 @@ def serve(
         report("settings_remark", what=str(warning))
     obstacle = make_data_directory(Path(settings.spool.directory))
     if obstacle is not None:
-        typer.echo(f"dispatch: {obstacle}", err=True)
-        raise typer.Exit(os.EX_CANTCREAT)
+        fail(os.EX_CANTCREAT, obstacle)
     sources: list[str] = []
     if config is not None:
         sources += ["--config", str(config.absolute())]

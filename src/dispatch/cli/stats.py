@@ -14,13 +14,14 @@ from typing import Annotated
 import msgspec
 import typer
 
-from dispatch.app.folders import Folders
+from dispatch.app.folders import HISTORY, Folders
 from dispatch.cli.options import (
     ConfigOption,
     DataOption,
     JsonOption,
     SetOption,
-    load_settings,
+    data_directory,
+    fail,
     new_command,
     print_json,
 )
@@ -35,17 +36,11 @@ COLUMNS = ("received", "delivered", "captured", "deferred", "failed", "uncertain
 
 def open_history(config: Path | None, data: Path | None, overrides: list[str] | None) -> HistoryReader:
     """The history of the data directory that is meant; ends the program with 66 where there is none."""
-    folders = Folders(Path(load_settings(config, data, overrides).settings.spool.directory))
-    if not folders.history_db.is_file():
-        typer.echo(
-            f"dispatch: {folders.data} holds no history; name the data directory with --data.", err=True
-        )
-        raise typer.Exit(os.EX_NOINPUT)
+    folders = Folders(data_directory(config, data, overrides, holding=HISTORY))
     try:
         return HistoryReader.open(folders.history_db)
     except StoreFault as fault:
-        typer.echo(f"dispatch: {fault}", err=True)
-        raise typer.Exit(os.EX_IOERR) from None
+        fail(os.EX_IOERR, str(fault))
 
 
 @app.command()
@@ -67,8 +62,7 @@ def stats(
         statistics = between(reader, first, last)
         each_day = by_day(reader, first, last) if per_day else []
     except StoreFault as fault:
-        typer.echo(f"dispatch: {fault}", err=True)
-        raise typer.Exit(os.EX_IOERR) from None
+        fail(os.EX_IOERR, str(fault))
     finally:
         reader.close()
     if as_json:

@@ -10,4 +10,5 @@ Nothing here does I/O, reads a clock or draws chance. A word means the same in e
 - `report`    what a relay saw while it tried: replies and faults, without a judgement
 - `outcome`   what that means for one recipient
 - `delivery`  the states of getting one message to one recipient, and the moves between them
+- `showable`  what of a stranger's text may be shown to a person
 """

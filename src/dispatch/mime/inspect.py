@@ -21,6 +21,7 @@ from functools import lru_cache
 import msgspec
 
 from dispatch.mail.message import PRIORITIES, Priority, Summary
+from dispatch.mail.showable import showable
 from dispatch.mime.encoded_words import decode_words
 
 HEAD_BYTES_MAX = 262_144
@@ -43,8 +44,6 @@ _FIELDS = re.compile(
 """The first letters stand outside the case folding: so most lines are passed over after one character."""
 
 _FOLD = re.compile(r"\r?\n(?=[ \t])")
-_UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""Control characters, the other line breaks of Unicode, and those that turn the direction of text."""
 
 
 class Inspection(msgspec.Struct, frozen=True, gc=False):
@@ -157,7 +156,7 @@ def _text(value: str, chars_max: int) -> str:
     if "=?" in text:
         text = decode_words(text)
     if not text.isprintable():
-        text = _UNSHOWABLE.sub(" ", text).strip(" ")
+        text = showable(text).strip(" ")
     return text[:chars_max]
 
 

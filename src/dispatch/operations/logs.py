@@ -17,9 +17,9 @@ from typing import Literal, TextIO
 
 import msgspec
 
+from dispatch.mail.showable import showable
 from dispatch.observe import EVENTS, LEVELS, Level, Reporter
 
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _plain = re.compile(r"[^\s\"'=\\]+").fullmatch
 _encode_json = msgspec.json.Encoder().encode
 
@@ -45,10 +45,8 @@ def reporter(
             line = _json_line(event, head[0], process, fields)
         else:
             line = _timestamp() + head[1] + "".join([_field(key, value) for key, value in fields.items()])
-        if not line.isprintable():
-            line = _UNPRINTABLE.sub(" ", line)
         try:
-            write(line + "\n")
+            write(showable(line) + "\n")
             flush()
         except (OSError, ValueError):
             # Standard error may be a pipe whose reader is gone; a process that serves mail goes on.
@@ -75,7 +73,7 @@ def _json_line(event: str, level: Level, process: str, fields: dict[str, object]
         elif isinstance(value, int | None):
             line[key] = value
         else:
-            line[key] = _UNPRINTABLE.sub(" ", str(value))
+            line[key] = showable(str(value))
     return _encode_json(line).decode()
 
 

@@ -54,6 +54,8 @@ class ControlService:
         self._close = close
         self._busy = False
         self._again = False
+        self._said = ""
+        """The last fault that was reported, while it lasts."""
         self._stepped_s = 0.0
         self._caught_up: asyncio.Future[None] | None = None
         self._timer: Timer = clock.call_later(0, self._tick)
@@ -78,8 +80,12 @@ class ControlService:
     def _stepped(self, more: bool | Exception) -> None:
         self._busy = False
         if isinstance(more, Exception):
-            self._fault(more)
+            # Tried again each second: a disk that is full for hours is said once, not with every try.
+            if repr(more) != self._said:
+                self._said = repr(more)
+                self._fault(more)
             return
+        self._said = ""
         self._followed.store(self._follower.cursor)
         if self._caught_up is not None and self._follower.cursor >= self._durable():
             # Nothing is left to be told; what could be indexed beside it can wait for the next start.

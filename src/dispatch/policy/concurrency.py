@@ -32,6 +32,10 @@ class Window:
         """Below it, slow start."""
         self._shrunk_s = self._grown_s = float("-inf")
 
+    @property
+    def max_concurrency(self) -> int:
+        return self._max
+
     def succeeded(self, now: float, in_flight: int) -> None:
         """A transaction ended well; `in_flight` counts it. A window that is half idle proves nothing."""
         limit = self.limit

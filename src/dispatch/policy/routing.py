@@ -27,10 +27,8 @@ class Route(msgspec.Struct, frozen=True):
         return self.hold_reason is not None
 
 
-def route(default_relay: str | None, enabled: Collection[str]) -> Route:
+def route(default_relay: str, enabled: Collection[str]) -> Route:
     """The route of every recipient; `enabled` names the relays that may be used."""
-    if default_relay is None:
-        return Route((), DEFAULT_RULE, "no default relay is configured")
     if default_relay not in enabled:
         return Route((), DEFAULT_RULE, f"the default relay {default_relay!r} is disabled or missing")
     return Route((default_relay,), DEFAULT_RULE)

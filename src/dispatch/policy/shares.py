@@ -33,7 +33,7 @@ TURNS = len(_TURNS)
 """After so many pops each priority that has something waiting was served at least once."""
 
 
-class _Lane(Generic[T]):
+class _Line(Generic[T]):
     """What one key has waiting within one priority; never empty while it exists."""
 
     __slots__ = ("items", "key")
@@ -46,7 +46,7 @@ class _Lane(Generic[T]):
 class FairQueue(Generic[T]):
     """Bounded queue of items with a priority, a key and a size in bytes."""
 
-    __slots__ = ("_bytes", "_bytes_max", "_count", "_count_max", "_lanes", "_rings", "_turn")
+    __slots__ = ("_bytes", "_bytes_max", "_count", "_count_max", "_lines", "_rings", "_turn")
 
     def __init__(self, count_max: int, bytes_max: int) -> None:
         self._count_max = count_max
@@ -54,9 +54,9 @@ class FairQueue(Generic[T]):
         self._count = 0
         self._bytes = 0
         self._turn = 0
-        self._lanes: tuple[dict[str, _Lane[T]], ...] = tuple({} for _ in PRIORITIES)
-        self._rings: tuple[deque[_Lane[T]], ...] = tuple(deque() for _ in PRIORITIES)
-        """The lanes of each priority, the next to be served on the left."""
+        self._lines: tuple[dict[str, _Line[T]], ...] = tuple({} for _ in PRIORITIES)
+        self._rings: tuple[deque[_Line[T]], ...] = tuple(deque() for _ in PRIORITIES)
+        """The lines of each priority, the next to be served on the left."""
 
     def __len__(self) -> int:
         return self._count
@@ -64,8 +64,8 @@ class FairQueue(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         """What waits, in no order that matters; not to be used while it is changed."""
         for ring in self._rings:
-            for lane in ring:
-                for item, _ in lane.items:
+            for line in ring:
+                for item, _ in line.items:
                     yield item
 
     @property
@@ -78,12 +78,12 @@ class FairQueue(Generic[T]):
         if self._count >= self._count_max or total > self._bytes_max:
             return False
         level = _LEVELS[priority]
-        lanes = self._lanes[level]
-        lane = lanes.get(key)
-        if lane is None:
-            lane = lanes[key] = _Lane(key)
-            self._rings[level].append(lane)
-        lane.items.append((item, size_bytes))
+        lines = self._lines[level]
+        line = lines.get(key)
+        if line is None:
+            line = lines[key] = _Line(key)
+            self._rings[level].append(line)
+        line.items.append((item, size_bytes))
         self._count += 1
         self._bytes = total
         return True
@@ -99,11 +99,11 @@ class FairQueue(Generic[T]):
             ring = rings[level]
             if ring:
                 break
-        lane = ring[0]
-        item, size_bytes = lane.items.popleft()
-        if not lane.items:
+        line = ring[0]
+        item, size_bytes = line.items.popleft()
+        if not line.items:
             ring.popleft()
-            del self._lanes[level][lane.key]
+            del self._lines[level][line.key]
         elif len(ring) > 1:
             ring.rotate(-1)
         self._count -= 1

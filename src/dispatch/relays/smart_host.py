@@ -34,7 +34,6 @@ class Timeouts(msgspec.Struct, frozen=True):
 class SmartHost(msgspec.Struct, frozen=True, kw_only=True):
     """One SMTP upstream."""
 
-    name: str
     host: str
     """Name or address; every address it resolves to is tried."""
     port: int = 25

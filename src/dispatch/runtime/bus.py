@@ -27,20 +27,11 @@ from dispatch.observe import Reporter
 from dispatch.runtime.bus_frames import (
     LENGTH,
     REQUEST_BYTES_MAX,
-    TIMEOUT_S,
-    Answer,
     BusError,
-    BusFault,
-    BusGarbled,
-    BusUnreachable,
     Kind,
     answer_frame,
-    answer_length,
     bind_at,
     hint_path,
-    reachable,
-    read_answer,
-    request_frame,
     socket_path,
 )
 
@@ -134,7 +125,7 @@ class BusServer(Generic[Request]):
         except _PeerGone:
             raise
         except Exception as fault:
-            self._report("bus_fault", path=self._path, request=type(request).__name__, error=repr(fault))
+            self._report("bus_fault", path=self._path, request=type(request).__name__, why=repr(fault))
             await _send(writer, answer_frame(Kind.ERROR, BusError("internal", type(fault).__name__)))
         return True
 
@@ -159,75 +150,6 @@ class BusServer(Generic[Request]):
         return False
 
 
-class BusClient(Generic[Answer]):
-    """One connection, made when it is needed and kept; requests wait for one another."""
-
-    def __init__(
-        self, path: Path, answers: msgspec.msgpack.Decoder[Answer], timeout_s: float = TIMEOUT_S
-    ) -> None:
-        """`timeout_s`: for connecting, and for each frame of an answer."""
-        self._path = path
-        self._answers = answers
-        self._timeout_s = timeout_s
-        self._turn = asyncio.Lock()
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
-
-    async def ask(self, request: object) -> Answer | BusError:
-        """The one answer to a request that has one. Raises `BusFault`."""
-        answers = [answer async for answer in self.stream(request)]
-        if len(answers) != 1:
-            raise BusGarbled(f"{len(answers)} answers where one was expected")
-        return answers[0]
-
-    async def stream(self, request: object) -> AsyncIterator[Answer | BusError]:
-        """All answers, as they come; an error is the last. Raises `BusFault`.
-
-        Whoever stops half-way closes the generator (`contextlib.aclosing`): others wait for their turn.
-        """
-        frame = request_frame(request)
-        async with self._turn:
-            finished = False
-            try:
-                reader, writer = await self._connect()
-                await _send(writer, frame)
-                while not finished:
-                    kind, answers = await self._read(reader)
-                    finished = kind is not Kind.MORE
-                    for answer in answers:
-                        yield answer
-            except (OSError, asyncio.IncompleteReadError) as error:
-                raise BusUnreachable(f"{self._path}: {error!r}") from error
-            finally:
-                if not finished:
-                    self.close()
-
-    def close(self) -> None:
-        if self._streams is not None:
-            self._streams[1].close()
-            self._streams = None
-
-    async def _read(self, reader: asyncio.StreamReader) -> tuple[Kind, tuple[Answer | BusError, ...]]:
-        async with asyncio.timeout(self._timeout_s):
-            length = answer_length(await reader.readexactly(LENGTH.size))
-            return read_answer(await reader.readexactly(length), self._answers)
-
-    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        if self._streams is not None and self._streams[0].at_eof():
-            self.close()  # the server was restarted while we had nothing to say
-        if self._streams is None:
-            connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            try:
-                connection.setblocking(False)
-                with reachable(self._path) as address:
-                    # A Unix socket connects at once or not at all: EAGAIN is a full backlog.
-                    connection.connect(address)
-                self._streams = await asyncio.open_unix_connection(sock=connection)
-            except BaseException:
-                connection.close()
-                raise
-        return self._streams
-
-
 class _PeerGone(OSError):
     """It did not take what we sent; told apart from an `OSError` of the handler's own."""
 
@@ -246,12 +168,8 @@ async def _send(writer: asyncio.StreamWriter, frame: bytes) -> None:
 
 
 __all__ = [
-    "BusClient",
     "BusError",
-    "BusFault",
-    "BusGarbled",
     "BusServer",
-    "BusUnreachable",
     "Handler",
     "hint_path",
     "socket_path",

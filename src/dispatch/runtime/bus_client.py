@@ -1,4 +1,4 @@
-"""The plain, blocking client of the bus: for the command line, which has no event loop to start."""
+"""The client of the bus. It blocks: the command line, which uses it, has no event loop to start."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dispatch.runtime.bus_frames import (
 )
 
 
-class BlockingBusClient(Generic[Answer]):
+class BusClient(Generic[Answer]):
     """One connection, made with the first request and kept; one request after another."""
 
     def __init__(
@@ -71,7 +71,7 @@ class BlockingBusClient(Generic[Answer]):
             self._socket.close()
             self._socket = None
 
-    def __enter__(self) -> BlockingBusClient[Answer]:
+    def __enter__(self) -> BusClient[Answer]:
         return self
 
     def __exit__(
@@ -112,4 +112,4 @@ class BlockingBusClient(Generic[Answer]):
         return bytes(read)
 
 
-__all__ = ["BlockingBusClient", "BusError", "BusFault", "BusGarbled", "BusUnreachable"]
+__all__ = ["BusClient", "BusError", "BusFault", "BusGarbled", "BusUnreachable"]

@@ -1,4 +1,4 @@
-"""The format of the bus, for its server and both its clients.
+"""The format of the bus, for its server and its client.
 
 ::
 

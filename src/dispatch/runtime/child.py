@@ -190,7 +190,7 @@ class _Life:
             try:
                 await service.reload()
             except Exception as error:
-                self._report("reload_failed", role=self._context.role, error=repr(error))
+                self._report("reload_failed", role=self._context.role, why=repr(error))
                 self._say(inheritance.RELOAD_FAILED)
             else:
                 self._say(inheritance.RELOADED)
@@ -243,7 +243,7 @@ class _Life:
     def _on_loop_fault(self, loop: AbstractEventLoop, context: dict[str, Any]) -> None:
         fault = context.get("exception")
         if fault is None or isinstance(fault, OSError) or "transport" in context or "protocol" in context:
-            self._report("connection_fault", what=context.get("message", ""), error=_trace(fault))
+            self._report("connection_fault", what=context.get("message", ""), why=_trace(fault))
         else:
             self._end_for(fault)
 
@@ -253,7 +253,8 @@ class _Life:
         role = self._context.role
         match fault:
             case LockHeld():
-                self._report("lock_held", role=role, path=fault.path, pid=fault.pid)
+                hint = "end that process, or name another data directory"
+                self._report("lock_held", role=role, path=fault.path, pid=fault.pid, hint=hint)
                 self._fault.set_result(os.EX_TEMPFAIL)
             case ChildFault():
                 self._report("child_fatal", role=role, code=fault.code, why=str(fault))

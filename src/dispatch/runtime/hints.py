@@ -32,12 +32,15 @@ class Hints:
 
         So: one for each commit, not one for each message.
         """
+        if self._socket is None:
+            self._connect_and_send()
+            return
         try:
-            self._socket.send(_HINT)  # type: ignore[union-attr]  # None is the slow way, below
+            self._socket.send(_HINT)
         except BlockingIOError:
             pass
-        except (OSError, AttributeError):
-            # Not connected yet, or to one that has been restarted since.
+        except OSError:
+            # It has been restarted since.
             self._connect_and_send()
 
     def close(self) -> None:

@@ -40,6 +40,7 @@ from dispatch.runtime.signals import SignalInbox
 
 SUPERVISOR_LOCK = "supervisor.lock"
 _NEVER = float("inf")
+_OTHER_DATA = "a relay runs on this data directory: stop it, or name another directory with --data"
 
 # A signal of ours may also reach a child that has no handler yet, or no longer.
 _ENDS_AS_ASKED = frozenset({os.EX_OK, -signal.SIGTERM, -signal.SIGQUIT, -signal.SIGHUP})
@@ -127,7 +128,7 @@ class Supervisor:
         try:
             lock = FolderLock(self._data / SUPERVISOR_LOCK)
         except LockHeld as held:
-            self._report("lock_held", path=held.path, pid=held.pid)
+            self._report("lock_held", path=held.path, pid=held.pid, hint=_OTHER_DATA)
             return os.EX_TEMPFAIL
         self._inbox.open()
         self._selector.register(self._inbox.fd, selectors.EVENT_READ)
@@ -162,7 +163,7 @@ class Supervisor:
                     self._report("older_set_gone")
                 return None
             if time.monotonic() >= deadline_s:
-                self._report("lock_held", **held)
+                self._report("lock_held", **held, hint=_OTHER_DATA)
                 return os.EX_TEMPFAIL
             if not said:
                 self._report("older_set_waiting", wait_s=self._limits.older_set_s, **held)
@@ -186,7 +187,7 @@ class Supervisor:
         try:
             process = ChildProcess(role.spec, self._data, self._limits.pace, self._lifeline_fd, now_s)
         except OSError as error:
-            self._report("child_died", role=role.spec.role, error=str(error))
+            self._report("child_died", role=role.spec.role, why=str(error))
             self._after_end(role, os.EX_OSERR, now_s, now_s)
             return
         role.process = process

@@ -13,15 +13,17 @@ Rules:
 
 from __future__ import annotations
 
+import typing
 from typing import Annotated, Literal
 
 import msgspec
 
+from dispatch.observe import LEVELS, Level
+from dispatch.policy.uncertain import UncertainPolicy
 from dispatch.settings import kinds
 from dispatch.settings.keys import Entry, Section, entries_of, live, restart
 from dispatch.settings.kinds import Choice, Flag, ListOf, Number, Text
-
-UncertainPolicy = Literal["retry", "hold", "give_up"]
+from dispatch.smtp.body import NewlinePolicy
 
 _YEAR_HOURS = 24 * 365
 _DAY_SECONDS = 86_400
@@ -37,7 +39,7 @@ _MESSAGE_SIZE = Number(0, 2 * _GIGABYTE, "bytes", zero="no limit")
 _RETRIES = Number(0, 1_000_000, none=True)
 _RETRY_DELAYS = ListOf(Number(0, _YEAR_HOURS * 3600, "seconds", whole=False), at_least=1, distinct=False)
 _AGE = Number(0, _YEAR_HOURS, "hours", whole=False, none=True)
-_UNCERTAIN_POLICY = Choice(("retry", "hold", "give_up"))
+_UNCERTAIN_POLICY = Choice(typing.get_args(UncertainPolicy))
 _MEBIBYTES = Number(0, _TERABYTE_MB, "MiB")
 
 
@@ -51,7 +53,7 @@ class Listener(Section, frozen=True, kw_only=True):
     ports: Annotated[
         tuple[int, ...],
         restart(
-            "supervisor intake",
+            "supervisor",
             ListOf(_PORT),
             """Ports for SMTP. One that cannot be bound is skipped with a warning; where port 25 was wanted
             and cannot be had, or none could be bound, port 2525 is added. An empty list: no SMTP.""",
@@ -60,7 +62,7 @@ class Listener(Section, frozen=True, kw_only=True):
     bind: Annotated[
         tuple[str, ...],
         restart(
-            "supervisor intake",
+            "supervisor",
             ListOf(kinds.IpAddress(), at_least=1),
             "Addresses of this machine on which each port listens. :: and 0.0.0.0 are all of them.",
         ),
@@ -123,10 +125,10 @@ class Listener(Section, frozen=True, kw_only=True):
         ),
     ] = 2
     bare_newline: Annotated[
-        Literal["reject", "normalise"],
+        NewlinePolicy,
         live(
             "intake",
-            Choice(("reject", "normalise")),
+            Choice(typing.get_args(NewlinePolicy)),
             """What happens to a message with a bare CR or LF: it is refused, or each is made a CRLF. The
             end of data is CRLF . CRLF in both cases and nothing else, so no mail can be smuggled.""",
         ),
@@ -173,16 +175,14 @@ class Spool(Section, frozen=True, kw_only=True):
             "How long the content of a message that could not be delivered is kept for a retry.",
         ),
     ] = 7
-    disk_warn_mb: Annotated[
-        int, live("intake delivery", _MEBIBYTES, "Free space below which the relay warns.")
-    ] = 1024
+    disk_warn_mb: Annotated[int, live("intake", _MEBIBYTES, "Free space below which the relay warns.")] = 1024
     disk_throttle_mb: Annotated[
-        int, live("intake delivery", _MEBIBYTES, "Free space below which each message waits two seconds.")
+        int, live("intake", _MEBIBYTES, "Free space below which each message waits two seconds.")
     ] = 500
     disk_suspend_mb: Annotated[
         int,
         live(
-            "intake delivery",
+            "intake",
             _MEBIBYTES,
             "Free space below which nothing is accepted (452); what is here is still delivered.",
         ),
@@ -198,8 +198,9 @@ class Spool(Section, frozen=True, kw_only=True):
         restart(
             "intake delivery",
             Number(1, 65_536, "MiB"),
-            """What each process may hold of messages in memory at once; beyond it content goes through
-            files, and clients are read more slowly.""",
+            """What intake may hold of messages in memory at once; beyond it content goes through files, and
+            clients are read more slowly. In delivery a quarter of it may stand ready in front of the relays,
+            and 4 MiB at least in front of each.""",
         ),
     ] = 64
 
@@ -236,23 +237,28 @@ class Logging(Section, frozen=True, kw_only=True):
     """What is written to the log, which is standard error."""
 
     level: Annotated[
-        Literal["debug", "info", "warning", "error"],
-        live(
+        Level,
+        restart(
             "supervisor intake delivery control",
-            Choice(("debug", "info", "warning", "error")),
+            Choice(LEVELS),
             "The least important kind of line that is written.",
         ),
     ] = "info"
     format: Annotated[
         Literal["text", "json"],
-        live(
+        restart(
             "supervisor intake delivery control",
             Choice(("text", "json")),
             "Lines for people, or one JSON object a line.",
         ),
     ] = "text"
     mask_recipient: Annotated[
-        bool, live("intake control", _FLAG, "Addresses in the log are shortened: a***@example.org.")
+        bool,
+        live(
+            "control",
+            _FLAG,
+            "Addresses of recipients, and those in the words of a relay, are shortened: a***@example.org.",
+        ),
     ] = True
     log_delivered: Annotated[bool, live("control", _FLAG, "A line for each delivered message.")] = True
     log_retrying: Annotated[
@@ -284,7 +290,7 @@ class Relay(Section, frozen=True, kw_only=True):
     kind: Annotated[
         Literal["smtp", "capture"],
         live(
-            "intake delivery",
+            "delivery",
             Choice(("smtp", "capture")),
             "An SMTP host, or capture: mail is kept in the local inbox and sent nowhere.",
         ),
@@ -292,7 +298,7 @@ class Relay(Section, frozen=True, kw_only=True):
     enabled: Annotated[
         bool,
         live(
-            "intake delivery",
+            "delivery",
             _FLAG,
             "Mail for a relay that is switched off waits. It never goes to another relay by accident.",
         ),
@@ -324,7 +330,12 @@ class Relay(Section, frozen=True, kw_only=True):
     ] = ""
     max_concurrency: Annotated[int, live("delivery", Number(1, 10_000), "Connections to it at once.")] = 20
     max_message_bytes: Annotated[
-        int, live("intake delivery", _MESSAGE_SIZE, "The largest message that it takes.")
+        int,
+        live(
+            "intake",
+            _MESSAGE_SIZE,
+            "The largest message that it takes. Where it is the default relay, a larger one is not accepted.",
+        ),
     ] = 0
     pipelining: Annotated[
         Literal["auto", "off"],
@@ -344,7 +355,13 @@ class Relay(Section, frozen=True, kw_only=True):
         int, live("delivery", _AMOUNT, "After so many messages a new connection is made.")
     ] = 1000
     connect_timeout_seconds: Annotated[
-        float, live("delivery", _timeout(), "How long connecting may take, until the greeting.")
+        float,
+        live(
+            "delivery",
+            _timeout(),
+            "How long connecting may take, all addresses of the host together. The greeting may then take the"
+            " five minutes of RFC 5321.",
+        ),
     ] = 30.0
     end_of_data_timeout_seconds: Annotated[
         float,

@@ -84,7 +84,6 @@ class Commit:
         spares: Spares,
         batches: list[WriteBatch],
         unwritten: WriteBatch | None,
-        now: Callable[[], float],
     ) -> None:
         self._disk = disk
         self._folder = folder
@@ -94,8 +93,6 @@ class Commit:
         """That one of the batches which the commit itself writes; None once it was."""
         self._writing = Lock()
         self._write_error: OSError | None = None
-        self._now = now
-        self.sync_s = 0.0
         self.finished = False
         self.error: Exception | None = None
 
@@ -115,13 +112,11 @@ class Commit:
     def run(self) -> None:
         try:
             self.write()
-            start_s = self._now()
             for home in dict.fromkeys(batch.home for batch in self.batches):
                 assert home.file is not None, "a batch was put without a file"
                 home.file.sync()
             if any(batch.opens for batch in self.batches):
                 self._disk.sync_folder(self._folder)
-            self.sync_s = self._now() - start_s
         except Exception as error:
             self.error = error
         self.finished = True

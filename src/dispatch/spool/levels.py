@@ -74,10 +74,6 @@ class DiskWatch:
         """As of the last answer; None before the first, or if the disk gave none."""
         self._ask()
 
-    @property
-    def level(self) -> DiskLevel:
-        return self._levels.level
-
     def stop(self) -> None:
         self._stopped = True
         if self._timer is not None:

@@ -118,8 +118,6 @@ class SegmentLog:
         self._retry_s = 0.0
         self._fault: AppendFault | None = None
         self._closed = False
-        self.last_sync_s = 0.0
-        """How long the last sync took."""
         self.upkeep_error: Exception | None = None
         """Why the background worker could not recycle or write spares, the last time it tried."""
 
@@ -338,9 +336,7 @@ class SegmentLog:
             unwritten = self._take_batch(self._home)
         if unwritten is not None:
             self._written.append(unwritten)
-        return Commit(
-            self._disk, self._folder, self._spares, list(self._written), unwritten, self._clock.monotonic
-        )
+        return Commit(self._disk, self._folder, self._spares, list(self._written), unwritten)
 
     def _start_commit(self) -> None:
         self._commit = commit = self._next_commit()
@@ -355,7 +351,6 @@ class SegmentLog:
             self._abandon(commit.error, commit.unwritten)
             self._go_on()
             return
-        self.last_sync_s = commit.sync_s
         self._retry_s = 0.0
         self._fault = None
         del self._written[: len(commit.batches)]

@@ -136,18 +136,7 @@ class Claims:
         self._in_hand[number] = mask
         return tuple(deliveries)
 
-    def put_back(self, ids: Iterable[MessageId]) -> None:
-        """See `ParkedStore.unclaim`."""
-        for message_id in ids:
-            number = self._numbers.pop(message_id, None)
-            if number is None:
-                continue
-            mask = self._in_hand.pop(number)
-            for lane, due_ms, position in self._execute(_SQL["waiting_of"], (number,)):
-                if mask >> position & 1:
-                    self.lanes.notice(self.lanes.numbered(lane), Place(due_ms, number, position))
-
-    def put_some_back(self, message_id: MessageId, indexes: Iterable[int]) -> None:
+    def put_back(self, message_id: MessageId, indexes: Iterable[int]) -> None:
         """See `ParkedStore.put_back`."""
         number = self._numbers.get(message_id)
         if number is None:

@@ -14,7 +14,6 @@ when there is time; until then readers look through the rows that are missing fr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,6 +24,7 @@ import msgspec
 
 from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.ids import MessageId
+from dispatch.mail.showable import showable
 from dispatch.store.numbers import PROBES, first_number, number_at
 from dispatch.store.sqlite import faults, open_database, statements, transaction
 
@@ -200,12 +200,9 @@ class HistoryStore:
         return len(numbers)
 
 
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-
-
 def scrub(text: str) -> str:
     """Text from outside, fit for a terminal and a page: no control characters, no bidirectional
     overrides, bounded in length."""
     if text.isprintable() and len(text) <= TEXT_MAX:
         return text
-    return _UNSAFE.sub(" ", text[:TEXT_MAX])
+    return showable(text[:TEXT_MAX])

@@ -205,35 +205,9 @@ class HistoryReader:
 
     def _page(self, query: Query, limit: int) -> list[Listed]:
         rows = self._execute(query.sql(), query.bindings | {"limit": limit})
-        page = []
-        for (
-            number,
-            message_id,
-            state,
-            sender,
-            first,
-            recipients,
-            relay,
-            subject,
-            size_bytes,
-            settled_ms,
-        ) in rows:
-            page.append(
-                Listed(
-                    message_id,
-                    number_ms(number),
-                    state,
-                    sender,
-                    first,
-                    recipients,
-                    relay,
-                    subject,
-                    size_bytes,
-                    settled_ms,
-                    number,
-                )
-            )
-        return page
+        return [
+            Listed(*(message_id, number_ms(number), *shown, number)) for number, message_id, *shown in rows
+        ]
 
     def _deliveries(self, number: int) -> tuple[RecordedDelivery, ...]:
         return tuple(RecordedDelivery(*row) for row in self._execute(_SQL["load_deliveries"], (number,)))

@@ -8,7 +8,7 @@ Rules:
 
 - `apply` is one transaction with `synchronous=FULL`: when it returns, everything it was told
   survives a power cut, together with the ledger's LSN up to which these rows are true.
-- A delivery that `claim` gave out is in hand until `apply` or `unclaim` names it, and is not given
+- A delivery that `claim` gave out is in hand until `apply` or `put_back` names it, and is not given
   out again meanwhile. Claims live in memory alone: after a restart everything parked may be claimed.
 - What recovery tells twice does no harm: parking what is parked overwrites, settling or updating
   what is gone does nothing.
@@ -44,7 +44,7 @@ from dispatch.store.changes import (
 )
 from dispatch.store.claims import Claims
 from dispatch.store.lanes import Lane, Lanes, Place
-from dispatch.store.numbers import PROBES, first_number, number_ms
+from dispatch.store.numbers import PROBES, first_number
 from dispatch.store.queue_list import count_parked, find_parked, parked_delivery
 from dispatch.store.sqlite import faults, open_database, statements, transaction
 
@@ -185,19 +185,7 @@ class ParkedStore:
     def _new_row(self, number: int, message: Message, delivery: ParkedDelivery) -> tuple[object, ...]:
         lane = self._lane(delivery.relay, _PRIORITY[message.priority], message.origin.fair_share_key)
         self._enter(lane, number, delivery)
-        return (
-            number,
-            delivery.index,
-            lane.number,
-            delivery.state,
-            delivery.due_ms,
-            delivery.attempts,
-            delivery.family,
-            delivery.since_ms,
-            delivery.reason,
-            delivery.uncertain,
-            message.envelope.recipients[delivery.index].address,
-        )
+        return (*_columns(number, lane, delivery), message.envelope.recipients[delivery.index].address)
 
     def _update(self, updates: list[Update]) -> None:
         for update in updates:
@@ -215,21 +203,7 @@ class ParkedStore:
         self._leave(old, DeliveryState(standing[1]))
         lane = old if old.relay == delivery.relay else self._lane(delivery.relay, old.priority, old.share)
         self._enter(lane, number, delivery)
-        self._execute(
-            _SQL["change_delivery"],
-            (
-                number,
-                delivery.index,
-                lane.number,
-                delivery.state,
-                delivery.due_ms,
-                delivery.attempts,
-                delivery.family,
-                delivery.since_ms,
-                delivery.reason,
-                delivery.uncertain,
-            ),
-        )
+        self._execute(_SQL["change_delivery"], _columns(number, lane, delivery))
         return True
 
     def _settle(self, settles: list[Settle]) -> list[ContentFile]:
@@ -312,18 +286,15 @@ class ParkedStore:
         taken = tuple(delivery for delivery in parked.deliveries if delivery.index in indexes)
         return ParkedMessage(parked.message, taken, parked.content)
 
-    def unclaim(self, ids: Iterable[MessageId]) -> None:
-        """These messages are in hand no more, and as they were; they may be claimed again."""
-        self._reload_if_stale()
-        with faults("parked store: unclaim"):
-            self._claims.put_back(ids)
-
     def put_back(self, taken: Iterable[tuple[MessageId, tuple[int, ...]]]) -> None:
-        """As `unclaim`, but of these deliveries of each message only: others of it may be under way."""
+        """These deliveries are in hand no more, and as they were; they may be claimed again.
+
+        Others of the same message may be in hand still.
+        """
         self._reload_if_stale()
         with faults("parked store: put back"):
             for message_id, indexes in taken:
-                self._claims.put_some_back(message_id, indexes)
+                self._claims.put_back(message_id, indexes)
 
     def next_due_ms(self, relay: str) -> int | None:
         """When the first delivery that is not in hand is due at a relay; None where none waits."""
@@ -393,12 +364,6 @@ class ParkedStore:
                 if deliveries:
                     sums[lane.relay, state] = sums.get((lane.relay, state), 0) + deliveries
         return sums
-
-    def oldest_ms(self) -> int | None:
-        """When the oldest message in the queue was accepted; None where the queue is empty."""
-        with faults("parked store: oldest"):
-            row = self._execute(_SQL["oldest"]).fetchone()
-        return None if row is None else number_ms(row[0])
 
     def failed_before(self, wall_ms: int, *, limit: int = 1000) -> list[Settle]:
         """Failed deliveries, longest failed first, whose time of retention is over: ready to `apply`."""
@@ -481,6 +446,25 @@ def _message_row(number: int, message: Message) -> tuple[int, bytes, str, int, b
         message.size_bytes,
         message.content_file is not None,
         _encode_message(message),
+    )
+
+
+_Columns = tuple[int, int, int, DeliveryState, int, int, int, int, str, bool]
+
+
+def _columns(number: int, lane: Lane, delivery: ParkedDelivery) -> _Columns:
+    """A delivery's row, but for the address, which never changes."""
+    return (
+        number,
+        delivery.index,
+        lane.number,
+        delivery.state,
+        delivery.due_ms,
+        delivery.attempts,
+        delivery.family,
+        delivery.since_ms,
+        delivery.reason,
+        delivery.uncertain,
     )
 
 

@@ -93,6 +93,21 @@ def open_database(
     return connection
 
 
+def set_aside(path: Path) -> Path:
+    """Rename a database that nobody has open, with what belongs to it, to a free name beside it.
+
+    For one that is damaged and can be made anew: nothing is deleted, a person may still want to look.
+    """
+    number = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+        number += 1
+    for suffix in ("-wal", "-shm", ""):
+        part = Path(f"{path}{suffix}")
+        if part.exists():
+            part.rename(f"{aside}{suffix}")
+    return aside
+
+
 def open_read_only(path: Path) -> apsw.Connection:
     """Open what another process writes, to look only. Raises `StoreFault`, also where there is none."""
     with faults(f"{path}: cannot be read"):
@@ -147,7 +162,7 @@ def migrate(connection: apsw.Connection, schema: str, *, name: str) -> None:
     if version > len(known):
         raise NewerSchema(
             f"{name} has schema {version}, this version of Dispatch knows {len(known)}: "
-            "a later version has migrated it"
+            "a later version has migrated it. Run that version, or restore a backup of before"
         )
 
 

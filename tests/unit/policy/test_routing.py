@@ -14,7 +14,3 @@ def test_a_disabled_default_relay_holds_mail_and_never_takes_another() -> None:
     assert chosen.relays == ()
     assert chosen.hold_reason is not None
     assert "smarthost" in chosen.hold_reason
-
-
-def test_without_a_default_relay_mail_is_held() -> None:
-    assert route(None, {"other"}).held

@@ -46,7 +46,6 @@ class LoopbackSite:
 
     def __init__(self, port: int, folder: Path | None = None, **settings: object) -> None:
         self.host = SmartHost(
-            name="up",
             host="127.0.0.1",
             port=port,
             helo_name="client.example",

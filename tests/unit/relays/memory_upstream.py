@@ -118,7 +118,7 @@ class Site:
         self.sending: list[str] = []
         self.on_sending: Callable[[Transaction], None] | None = None
         self.on_done: Callable[[str], None] | None = None
-        host = SmartHost(name="up", host="up.example", helo_name="client.example", **settings)  # type: ignore[arg-type]
+        host = SmartHost(host="up.example", helo_name="client.example", **settings)  # type: ignore[arg-type]
         self.relay = SmtpRelay(
             host,
             clock=self.clock,

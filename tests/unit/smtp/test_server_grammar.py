@@ -108,6 +108,11 @@ def test_a_hello_that_says_nothing_is_refused(argument: str) -> None:
     assert read_hello_name(argument) is None
 
 
+@pytest.mark.parametrize("value", ["a", "order-17", "a+2Bb+3Dc", "~!"])
+def test_what_is_xtext(value: str) -> None:
+    assert is_xtext(value)
+
+
 @pytest.mark.parametrize("value", ["+", "+4", "+4g", "+2d", "a b", "a=b", "a+", "é", ""])
 def test_what_is_no_xtext(value: str) -> None:
     assert not is_xtext(value)

@@ -89,7 +89,7 @@ def test_a_full_disk_is_called_full_and_the_change_can_be_made_later(tmp_path: P
     assert store.claim("smarthost", 0, 10, 1 << 20) == [], "what was in hand is in hand still"
     store.apply([large], 2)
     assert [found.message.id for found in store.claim("smarthost", 0, 10, 1 << 20)] == [large.id]
-    store.unclaim([first.message.id])
+    store.put_back([(first.message.id, (0,))])
     assert store.claim("smarthost", 0, 10, 1 << 20) == [first]
     store.close()
     disk.unregister()

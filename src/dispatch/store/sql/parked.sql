@@ -153,13 +153,6 @@ WHERE number > ?
 ORDER BY number
 LIMIT ?
 
--- name: oldest
-SELECT message
-FROM delivery
-WHERE state NOT IN ('bounced', 'expired', 'gave up')
-ORDER BY message
-LIMIT 1
-
 -- name: reclamp
 UPDATE delivery
 SET due_ms = ?1
