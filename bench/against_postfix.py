@@ -1,11 +1,12 @@
 """End to end beside Postfix, interleaved in one run: messages a second, and CPU of all processes.
 
-``python -m bench.against_postfix [--rounds 3] [--messages 10000] [--sessions 20] [--size 4096] [--folder DIR]``
+``python -m bench.against_postfix [--rounds 3] [--messages 10000] [--sessions 20] [--size 4096] [--folder F]``
 
 Needs Debian's package `postfix` (for Postfix itself, `smtp-source` and `smtp-sink`) and root, because Postfix
-does. Both relays keep their data below `--folder` (a file system to compare on, or a tmpfs), take mail from
-`smtp-source` over kept connections and deliver it to an `smtp-sink` of their own. Postfix is configured as an
-expert would for relaying: connection cache, concurrency limits raised, no input delay. Dispatch has its defaults.
+does. Both relays keep their data below `--folder` (a file system to compare on, or a tmpfs), take mail
+from `smtp-source` over kept connections and deliver it to an `smtp-sink` of their own. Postfix is configured
+as an expert would for relaying: connection cache, concurrency limits raised, no input delay. Dispatch has its
+defaults.
 
 A round is over when the sink has the last message. Dispatch's CPU counts until its history has caught up with
 its ledger, Postfix's with what its finished children used. Machines are noisy: look at medians and ratios.

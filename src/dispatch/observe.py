@@ -85,7 +85,15 @@ EVENTS: dict[str, Event] = {
         "warning", "Content files that nobody needs could not be removed; a later start removes them."
     ),
     "mail_corrupt": Event("error", "Part of the mail log is damaged and was set aside."),
+    "mail_missing": Event(
+        "error", "Acknowledged mail is gone from the mail log before it was taken up: files were removed."
+    ),
     "mail_unreadable": Event("error", "A record of the mail log is no message this version can read."),
+    "ledger_incomplete": Event(
+        "error",
+        "The ledger cannot be followed from its checkpoint; what it does not account for is searched for in"
+        " the mail log, and is uncertain.",
+    ),
     "ledger_corrupt": Event("error", "Part of the ledger is damaged and was passed over."),
     # queue
     "queue_recovered": Event("info", "The queue was put together after a start."),

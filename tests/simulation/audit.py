@@ -11,8 +11,8 @@ from dispatch.mail.delivery import DeliveryState, Move, move
 from dispatch.mail.ids import MessageId
 from dispatch.mail.message import Message
 from dispatch.ports import LogReader, Lsn
-from dispatch.queue.recovery import read_all
-from dispatch.spool.records import Accepted, Attempted, Moved, Sending, decode_ledger
+from dispatch.queue.replay import Records
+from dispatch.spool.records import Accepted, Attempted, Moved, Sending
 
 Key = tuple[MessageId, int]
 
@@ -32,8 +32,8 @@ class Audit:
         self.power: set[MessageId] = set()
         self._open: set[Key] = set()
         """*Sending*, and no word since."""
-        for entry in read_all(ledger, Lsn(0)):
-            self._follow(decode_ledger(entry.payload))
+        for _, record in Records(ledger, Lsn(0)):
+            self._follow(record)
 
     def _follow(self, record: object) -> None:
         match record:

@@ -84,7 +84,7 @@ async def start_delivery(machine: Machine, data: Path, report: Reporter) -> Deli
     health = LogHealth(machine.clock, stores.ledger, "ledger", report)
     await _until_well(machine.clock, stores.ledger)
     recovered = recover(stores.written, Lsn(checkpoint.load()), stores.mail, stores.parked, alarm=report)
-    power = power_was_cut(folders.boot)
+    power = power_was_cut(folders.boot) or recovered.damaged
     seams, scheduler = _make_queue(machine, folders, stores, maker, lanes, recovered.cursor, power, report)
     Resumption(seams, scheduler, stores.parked, int(machine.clock.wall() * 1000)).run(recovered)
     report(

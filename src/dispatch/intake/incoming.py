@@ -2,7 +2,7 @@
 
 Small content stays in memory until it is a record of the log. What grows beyond `INLINE_BYTES_MAX`, or
 what the process-wide budget has no room for, goes to a file while it arrives, so a connection costs bounded
-memory whatever it sends (DESIGN: invariant 6). Our trace stands in front of the content, so the header
+memory whatever it sends (invariant 6). Our trace stands in front of the content, so the header
 section is looked at when the file is begun; a loop is refused at the end, as it is for content in memory.
 """
 

@@ -22,7 +22,8 @@ the ledger is always right: ledger beats parked, parked beats log (`recovery`).
 - `custody`    every step by which a delivery changes its owner
 - `book`       the ledger as it is written here
 - `parking`    batches of changes to the parked store, and claims from it, on a thread
-- `recovery`   what a restart must know, from checkpoint, ledger, parked store and log; `resume` acts on it
+- `recovery`   what a restart must know; `replay` follows the ledger, `search` looks where that is damaged,
+  `resume` acts on it
 - `in_hand`    who is being worked on, in memory that outlives the process: finds what kills it; `trial`
 - `housekeeping`  checkpoints, released segments, retention, orphaned content, clocks that jumped
 - `orders`     list, show, retry, hold, release, cancel, flush, carried out; `requests` are the words for it

@@ -14,7 +14,7 @@ from dispatch.mail.message import ContentFile
 from dispatch.policy.schedule import clamp
 from dispatch.ports import Clock, Lsn, Mark
 from dispatch.queue.lane import Lane
-from dispatch.queue.recovery import NO_ID
+from dispatch.queue.replay import NO_ID
 from dispatch.queue.scheduler import Scheduler, Seams
 from dispatch.spool.content import message_id_of, orphans
 from dispatch.spool.records import Checkpoint, Live, Placed

@@ -4,7 +4,7 @@ A message is noted before anything of it is looked at for an attempt, and struck
 has ended. What is noted when the process starts was in hand when it died: the *suspects*. They
 run alone, one at a time, before anything else does; whoever is in hand alone at three deaths is
 quarantined. Neighbours of a poisonous message are cleared as soon as they have run alone and the
-process lived (DESIGN: invariant 10).
+process lived (docs/architecture.md, invariant 10).
 
 A slot has 24 bytes: the message id (16), a state (1), how often it was alone in hand when the process
 died (1), padding. One slot more than may be in hand at once; slots are reused last in, first out.

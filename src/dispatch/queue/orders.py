@@ -179,6 +179,9 @@ class Orders:
                 if route is None or route.held:
                     return None
                 relay = route.relays[0]
+                if row.relay and self._scheduler.lanes[relay].rules.captures:
+                    # It was meant to leave: that no relay is configured now must not make it captured mail.
+                    return None
             now_ms = int(self._s.clock.wall() * 1000)
             due_ms = now_ms if state is DeliveryState.WAITING else None
             return Moved(now_ms, message.id, (row.index,), what, state, "operator", row.reason, due_ms, relay)

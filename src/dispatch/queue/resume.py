@@ -19,7 +19,8 @@ from dispatch.mail.ids import MessageId, spool_form
 from dispatch.mail.message import ContentFile
 from dispatch.queue.in_hand import Suspect
 from dispatch.queue.moves import after_move
-from dispatch.queue.recovery import Recovered, Standing, follow_record
+from dispatch.queue.recovery import Recovered
+from dispatch.queue.replay import Standing, follow_record
 from dispatch.queue.scheduler import Scheduler, Seams
 from dispatch.queue.settle import settle_by_policy
 from dispatch.queue.trial import Trial

@@ -119,7 +119,7 @@ class Scheduler:
         try:
             entries = self._s.mail.read(self.cursor, READ_BYTES)
         except CorruptError as error:
-            self._s.alarm("mail_corrupt", detail=str(error), resume=error.resume)
+            self._s.alarm("mail_corrupt", why=str(error), resume=error.resume)
             self.cursor = error.resume
             self.wake()
             return
@@ -144,7 +144,7 @@ class Scheduler:
             message, content = decode_mail(entry.payload)
         except UnreadableRecord as error:
             # Its segment is kept while the checkpoints name it: a newer version, or a person, may read it.
-            self._s.alarm("mail_unreadable", lsn=entry.lsn, detail=str(error))
+            self._s.alarm("mail_unreadable", lsn=entry.lsn, why=str(error))
             self.unreadable.append(entry.lsn)
             self.cursor = max(self.cursor, entry.next)
             self.checkpoint()

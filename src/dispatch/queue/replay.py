@@ -1,0 +1,195 @@
+"""Following the ledger at a start, record by record: what is still the log's, what was sent, what is missed.
+
+Pure but for the reading itself. What the records *do* to a delivery is said in `moves`; what is made of the
+result, in `recovery`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from dispatch.mail.delivery import DeliveryState
+from dispatch.mail.ids import MessageId
+from dispatch.mail.message import Message
+from dispatch.observe import Reporter
+from dispatch.ports import LogReader, Lsn
+from dispatch.queue.moves import after_move, after_result, needs_content
+from dispatch.spool.faults import CorruptError
+from dispatch.spool.records import (
+    Accepted,
+    Attempted,
+    Checkpoint,
+    LedgerRecord,
+    Moved,
+    Parked,
+    Sending,
+    UnreadableRecord,
+    decode_ledger,
+)
+from dispatch.store.parked import ParkedDelivery
+
+READ_BYTES = 1 << 20
+NO_ID = MessageId(bytes(16))
+"""In a checkpoint's `live`: a record that this version could not read, and that must stay in the log."""
+
+
+class Standing(NamedTuple):
+    """A message that is still the log's, and what of it is not settled."""
+
+    lsn: Lsn
+    message: Message
+    content: bytes
+    gone: tuple[int, ...]
+    history: tuple[Attempted | Moved, ...]
+    """What happened to its deliveries since it was taken up, as far as the ledger was replayed."""
+
+
+def silence(event: str, /, **fields: object) -> None:
+    """Nobody asked to be told."""
+
+
+class Records:
+    """The ledger from a cursor to its durable mark, as far as it can be read; of the rest, an alarm."""
+
+    def __init__(self, ledger: LogReader, cursor: Lsn, alarm: Reporter = silence) -> None:
+        self._ledger = ledger
+        self._cursor = cursor
+        self._alarm = alarm
+        self.damaged = False
+        """Something could not be read; complete when the records are."""
+
+    def __iter__(self) -> Iterator[tuple[Lsn, LedgerRecord]]:
+        while True:
+            try:
+                entries = self._ledger.read(self._cursor, READ_BYTES)
+            except CorruptError as error:
+                self._damage(error, error.resume)
+                self._cursor = error.resume
+                continue
+            if not entries:
+                return
+            for entry in entries:
+                self._cursor = entry.next
+                try:
+                    record = decode_ledger(entry.payload)
+                except UnreadableRecord as error:
+                    self._damage(error, entry.next)
+                    continue
+                yield entry.lsn, record
+
+    def _damage(self, error: Exception, resume: Lsn) -> None:
+        self.damaged = True
+        self._alarm("ledger_corrupt", why=str(error), resume=resume)
+
+
+class Tracked:
+    """What the ledger says of a message that is the log's."""
+
+    __slots__ = ("gone", "history", "lsn", "recipients")
+
+    def __init__(
+        self,
+        lsn: Lsn,
+        gone: set[int],
+        history: tuple[Attempted | Moved, ...] = (),
+        recipients: int | None = None,
+    ) -> None:
+        self.lsn = lsn
+        self.gone = gone
+        self.history = list(history)
+        self.recipients = recipients
+        """How many it has, where its `accepted` record was among those read."""
+
+
+class Replay:
+    """Follows the ledger record by record."""
+
+    def __init__(self, parked_through: Lsn) -> None:
+        self.cursor = Lsn(0)
+        self.live: dict[MessageId, Tracked] = {}
+        self.sent: dict[MessageId, set[int]] = {}
+        self.unreadable: list[Lsn] = []
+        self.missed: list[Attempted | Moved] = []
+        """Records that the parked store has not followed yet."""
+        self.checkpoints: set[Lsn] = set()
+        """Where the checkpoints among the records stood."""
+        self.records = 0
+        self._parked_through = parked_through
+
+    def follow_all(self, records: Records) -> bool:
+        """Follow them to the end; whether something of them could not be read."""
+        for lsn, record in records:
+            self.follow(lsn, record)
+            self.records += 1
+        return records.damaged
+
+    def follow(self, lsn: Lsn, record: LedgerRecord) -> None:
+        match record:
+            case Checkpoint():
+                self.checkpoints.add(lsn)
+                self._begin(record)
+            case Accepted():
+                recipients = len(record.message.envelope.recipients)
+                self.live[record.message.id] = Tracked(record.mail_lsn, set(), recipients=recipients)
+                self.cursor = max(self.cursor, record.mail_next)
+            case Sending():
+                self.sent.setdefault(record.id, set()).update(record.indexes)
+            case Attempted():
+                for result in record.results:
+                    self._heard(record.id, result.indexes, result.state)
+                self._note(lsn, record)
+            case Moved():
+                self._heard(record.id, record.indexes, record.state)
+                self._note(lsn, record)
+            case Parked():
+                for placed in record.placed:
+                    self._gone(placed.id, placed.indexes)
+
+    def _begin(self, checkpoint: Checkpoint) -> None:
+        self.cursor = checkpoint.mail_cursor
+        self.live = {
+            live.id: Tracked(live.mail_lsn, set(live.gone), live.history)
+            for live in checkpoint.live
+            if live.id != NO_ID
+        }
+        self.unreadable = [live.mail_lsn for live in checkpoint.live if live.id == NO_ID]
+        self.sent = {}
+        for placed in checkpoint.sent:
+            self.sent.setdefault(placed.id, set()).update(placed.indexes)
+
+    def _heard(self, message_id: MessageId, indexes: tuple[int, ...], state: DeliveryState) -> None:
+        sent = self.sent.get(message_id)
+        if sent is not None and state is not DeliveryState.UNCERTAIN:
+            sent.difference_update(indexes)
+            if not sent:
+                del self.sent[message_id]
+        if not needs_content(state):
+            self._gone(message_id, indexes)
+
+    def _gone(self, message_id: MessageId, indexes: tuple[int, ...]) -> None:
+        tracked = self.live.get(message_id)
+        if tracked is not None:
+            tracked.gone.update(indexes)
+            if len(tracked.gone) == tracked.recipients:
+                del self.live[message_id]
+
+    def _note(self, lsn: Lsn, record: Attempted | Moved) -> None:
+        if record.id in self.live:
+            self.live[record.id].history.append(record)
+        if lsn > self._parked_through:
+            self.missed.append(record)
+
+
+def follow_record(rows: dict[int, ParkedDelivery], record: Attempted | Moved) -> dict[int, ParkedDelivery]:
+    """The rows that the record is about, as it leaves them; rows that are not there stay away."""
+    match record:
+        case Attempted():
+            return {
+                index: after_result(rows[index], result, record.at_ms)
+                for result in record.results
+                for index in result.indexes
+                if index in rows
+            }
+        case Moved():
+            return {index: after_move(rows[index], record) for index in record.indexes if index in rows}
