@@ -1,4 +1,4 @@
-"""Files were damaged while the relay was stopped: it says so, and repeats or loses nothing that it need not."""
+"""Files were damaged while the relay was stopped: it says so, and repeats nothing that it knows of."""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
 """Sockets, connection counts, time limits: asyncio's side of the sessions.
 
-A connection is a transport, a session and a moment at which it was last heard. One sweep a second looks at
-all of them, instead of a timer for each; ten thousand silent clients cost one loop over ten thousand numbers.
+A connection is a transport, a session and a moment at which it last got anywhere: a command was
+answered, or a kibibyte came. A client that sends a byte now and then is as silent as one that sends none.
+One sweep a second looks at all of them, instead of a timer for each; ten thousand silent clients cost one loop
+over ten thousand numbers.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ from dispatch.policy.admission import refuse_connection
 from dispatch.ports import Timer
 
 SWEEP_S = 1.0
+PROGRESS_BYTES = 1024
+"""Within `listener.connection_timeout_seconds` a client says a whole command, or so many bytes of content."""
 WRITE_BUFFER_BYTES_MAX = 64 << 10
 """Replies that a client does not read, before we stop reading it."""
 
@@ -104,11 +108,21 @@ class SmtpListener:
 class SmtpConnection(asyncio.Protocol):
     """One client's transport; also the `Wire` of its session."""
 
-    __slots__ = ("_closing_s", "_listener", "_paused", "_transport", "address", "heard_s", "session")
+    __slots__ = (
+        "_closing_s",
+        "_listener",
+        "_paused",
+        "_transport",
+        "_trickled_bytes",
+        "address",
+        "heard_s",
+        "session",
+    )
 
     def __init__(self, listener: SmtpListener) -> None:
         self._listener = listener
         self._paused = 0
+        self._trickled_bytes = 0
         self._closing_s: float | None = None
         self.address = ""
         self.heard_s = listener.desk.clock.monotonic()
@@ -123,7 +137,9 @@ class SmtpConnection(asyncio.Protocol):
         self._listener.opened(self)
 
     def data_received(self, data: bytes) -> None:
-        self.heard_s = self._listener.desk.clock.monotonic()
+        self._trickled_bytes += len(data)
+        if self._trickled_bytes >= PROGRESS_BYTES:
+            self._progressed()
         self.session.received(data)
 
     def eof_received(self) -> bool:
@@ -146,7 +162,12 @@ class SmtpConnection(asyncio.Protocol):
     def abort(self) -> None:
         self._transport.abort()
 
+    def _progressed(self) -> None:
+        self._trickled_bytes = 0
+        self.heard_s = self._listener.desk.clock.monotonic()
+
     def write(self, data: bytes) -> None:
+        self._progressed()
         self._transport.write(data)
 
     def close(self) -> None:

@@ -92,7 +92,10 @@ class LogLines:
             event = self._event(result.state)
             if event is not None:
                 words = result.reason if result.reply is None else str(result.reply)
-                self._say(event, record.id, result.indexes, record.relay, result.state, record.at_ms, words)
+                wait_s = None if result.due_ms is None else (result.due_ms - record.at_ms) / 1000
+                self._say(
+                    event, record.id, result.indexes, record.relay, result.state, record.at_ms, words, wait_s
+                )
 
     def _was_moved(self, record: Moved) -> None:
         event = EVENTS.get(record.state)
@@ -116,6 +119,7 @@ class LogLines:
         state: DeliveryState,
         at_ms: int,
         words: str,
+        wait_s: float | None = None,
     ) -> None:
         paths = self._paths(message_id)
         masked = self.rules.mask_recipient
@@ -132,6 +136,8 @@ class LogLines:
                 "delay_s": max(0, at_ms - accepted_ms(message_id)) / 1000,
                 "reply": words or None,
             }
+            if wait_s is not None:
+                fields["retry_in_s"] = wait_s
             self._report(event, **fields)
 
     def _paths(self, message_id: MessageId) -> _Paths | None:

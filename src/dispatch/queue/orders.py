@@ -53,6 +53,8 @@ from dispatch.store.parked import (
 T = TypeVar("T")
 
 PAGE = 500
+ROWS_MAX = 10_000
+"""Deliveries of a page of `queue list`, more or less one message."""
 
 _MOVES: dict[Verb, tuple[Move, ...]] = {
     "retry": (Move.RETRY, Move.REOPEN),
@@ -94,12 +96,17 @@ class Orders:
         )
         busy = {(work.message.id, index) for work in self._scheduler.busy() for index in work.indexes}
         rows: list[QueuedDelivery] = []
-        for parked in found:
+        for number, parked in enumerate(found):
             standing = [row for row in parked.deliveries if (parked.message.id, row.index) not in busy]
             rows += self._rows(parked.message, standing)
+            if len(rows) >= ROWS_MAX:
+                # Messages of thousands of recipients: the rest is another page.
+                found = found[: number + 1]
+                break
         if request.after is None:
             rows = [*self._in_memory(request.wanted), *rows]
-        following = found[-1].message.id if len(found) == request.limit else None
+        cut = len(rows) >= ROWS_MAX or len(found) == request.limit
+        following = found[-1].message.id if found and cut else None
         return QueuePage(tuple(rows), total, following)
 
     async def _show(self, request: ShowMessage) -> Shown:

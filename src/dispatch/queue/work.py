@@ -9,7 +9,10 @@ from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.message import ContentFile, Message
 from dispatch.ports import Lsn
 from dispatch.spool.records import Attempted, Moved
+from dispatch.store.changes import DELIVERY_BYTES
 from dispatch.store.parked import ParkedDelivery
+
+COUNTED_BYTES_MAX = 1 << 20
 
 
 class LogOwned:
@@ -74,8 +77,10 @@ class Work:
 
     @property
     def size_bytes(self) -> int:
-        """What it costs in memory: content in a file of its own costs nothing here."""
-        return len(self.content) if isinstance(self.content, bytes) else 0
+        """What it costs in memory, as far as it counts: content in a file of its own costs nothing, and no
+        work is so large that a line could never take it."""
+        content_bytes = len(self.content) if isinstance(self.content, bytes) else 0
+        return min(content_bytes + DELIVERY_BYTES * len(self.deliveries), COUNTED_BYTES_MAX)
 
     @property
     def relay(self) -> str:

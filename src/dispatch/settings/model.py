@@ -99,7 +99,12 @@ class Listener(Section, frozen=True, kw_only=True):
         live("intake", Number(1, 100_000), "Recipients of one message; RFC 5321 asks for at least 100."),
     ] = 1000
     connection_timeout_seconds: Annotated[
-        float, live("intake", _timeout(), "How long a client may keep silent before it is disconnected.")
+        float,
+        live(
+            "intake",
+            _timeout(),
+            "How long a client may take for a command, or for a kibibyte of content; then it is cut.",
+        ),
     ] = 60.0
     max_connections: Annotated[
         int, live("intake", _AMOUNT, "Connections at once, of all clients; one more is answered 421.")

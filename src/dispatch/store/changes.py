@@ -15,6 +15,9 @@ QUEUE_STATES = frozenset(
 )
 """Parked, and not yet at an end."""
 
+DELIVERY_BYTES = 300
+"""About what a delivery costs in memory beside its content: bounds are in bytes, not in messages."""
+
 PARKED_STATES = QUEUE_STATES | FAILED_STATES
 """Failed ones are no queue any more: their content is kept for its retention."""
 

@@ -15,7 +15,7 @@ import msgspec
 from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.ids import MessageId
 from dispatch.mail.message import Message
-from dispatch.store.changes import Change, ParkedDelivery, ParkedMessage, Settle
+from dispatch.store.changes import DELIVERY_BYTES, Change, ParkedDelivery, ParkedMessage, Settle
 from dispatch.store.lanes import Lane, Lanes, Picked, Place
 from dispatch.store.sqlite import statements
 
@@ -84,11 +84,13 @@ class Claims:
         keys = [(place.message,) for _, place in picked]
         cursor = self._executemany(_SQL["load_with_content"], keys)
         for head, content in cursor:
+            message = _decode_message(head)
+            size_bytes += DELIVERY_BYTES * len(message.envelope.recipients)
             if content is not None:
                 size_bytes += len(content)
-                if size_bytes > size_bytes_max and heads:
-                    break
-            heads.append((_decode_message(head), content))
+            if size_bytes > size_bytes_max and heads:
+                break
+            heads.append((message, content))
         cursor.close(True)
         return heads
 

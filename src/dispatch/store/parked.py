@@ -258,8 +258,8 @@ class ParkedStore:
         """Take in hand what is due at a relay: at most `limit` messages, in the order they should go.
 
         Each comes with all of its deliveries that can go in the same transaction, and with its
-        content; all together at most `size_bytes_max`, but one message, if any is due, however large,
-        so that none waits for ever. Content in files does not count. Raises `StoreFault`.
+        content; all together at most `size_bytes_max`, recipients counted, but one message, if any is due,
+        however large, so that none waits for ever. Content in files does not count. Raises `StoreFault`.
         """
         self._reload_if_stale()
         try:
