@@ -2,7 +2,7 @@
 
 A connection is a transport, a session and a moment at which it last got anywhere: a command was
 answered, or a kibibyte came. A client that sends a byte now and then is as silent as one that sends none.
-One sweep a second looks at all of them, instead of a timer for each; ten thousand silent clients cost one loop
+One sweep a second looks at all of them, not a timer for each; ten thousand silent clients cost one loop
 over ten thousand numbers.
 """
 
