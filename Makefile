@@ -20,7 +20,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --quiet --quiet --disable-pip-version-check
 TREES := $(wildcard src tests bench scripts fuzz)
 
-.PHONY: help setup run test test-long check format reference clean
+.PHONY: help setup run test test-long crash bench check format reference clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,12 @@ test: check ## Check, then run every test but the long ones
 
 test-long: setup ## Run the long tests: minutes of simulation and fuzzing
 	$(BIN)/pytest -n auto -m long -q --timeout 3600
+
+crash: setup ## Kill the processes 200 times under load and audit (KILLS=, RATE=)
+	$(BIN)/python -m tests.scenarios.crash --kills $(or $(KILLS),200) --rate $(or $(RATE),600)
+
+bench: setup ## End to end beside Postfix (root, Debian's postfix; ARGS=options)
+	$(BIN)/python -m bench.against_postfix $(ARGS)
 
 check: setup ## Lint, formatting, types, import layers
 	$(BIN)/ruff check $(TREES)

@@ -11,6 +11,7 @@ from tests.unit.store.messages import DAY_ONE_MS, delivery, message, number_in, 
 from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.ids import MessageId, spool_form
 from dispatch.mail.message import ContentFile
+from dispatch.store.changes import DELIVERY_BYTES
 from dispatch.store.parked import ParkedStore, QueueFilter, Settle, Update
 
 NOW_MS = DAY_ONE_MS
@@ -195,9 +196,16 @@ def test_a_message_of_many_recipients_is_not_given_out_twice_when_turns_are_shor
 
 def test_content_in_memory_stays_below_its_limit_but_one_message_always_goes(store: ParkedStore) -> None:
     store.apply([park(message(number), content=bytes(1000)) for number in range(1, 6)], 1)
-    assert len(store.claim("smarthost", NOW_MS, 10, 2500)) == 2
+    assert len(store.claim("smarthost", NOW_MS, 10, 3000)) == 2
     assert len(store.claim("smarthost", NOW_MS, 10, 10)) == 1
     assert claimed(store) == [4, 5]
+
+
+def test_many_recipients_count_in_memory_like_content(store: ParkedStore) -> None:
+    crowd = [f"r{number}@example.com" for number in range(100)]
+    rows = [delivery(number) for number in range(100)]
+    store.apply([park(message(number, *crowd), *rows) for number in range(1, 5)], 1)
+    assert len(store.claim("smarthost", NOW_MS, 10, 2 * 100 * DELIVERY_BYTES + 100)) == 2
 
 
 def test_a_suspect_is_claimed_out_of_turn_for_one_relay_at_a_time(store: ParkedStore) -> None:
