@@ -85,6 +85,7 @@ EVENTS: dict[str, Event] = {
         "warning", "Content files that nobody needs could not be removed; a later start removes them."
     ),
     "mail_corrupt": Event("error", "Part of the mail log is damaged and was set aside."),
+    "content_unreadable": Event("error", "The file of a large message cannot be read; its deliveries wait."),
     "mail_missing": Event(
         "error", "Acknowledged mail is gone from the mail log before it was taken up: files were removed."
     ),

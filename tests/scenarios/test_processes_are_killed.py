@@ -64,3 +64,18 @@ def test_everything_at_once_with_mail_in_every_place(relay: Relay, upstream: Ups
     until(lambda: relay.cli("queue", "flush") and len(upstream.delivered) >= 25, "all are delivered")
     assert {row["id"]: row["state"] for row in relay.queue()} == {held: "held"}
     assert len(upstream.received) == 25, "each once: no end of data had left when it was killed"
+
+
+def test_everything_is_killed_before_mail_was_taken_up(relay: Relay, upstream: Upstream) -> None:
+    relay.configure(upstream.table()).start()
+    os.kill(relay.pid_of("delivery"), signal.SIGSTOP)
+    for number in range(3):
+        relay.send(f"Subject: {number}\r\n\r\nHello\r\n".encode())
+    relay.kill()
+    assert relay.json("ledger", "verify")["not_taken_up"] == 3
+
+    relay.start()
+    until(lambda: len(upstream.delivered) == 3, "all are delivered")
+    relay.stop()
+    audit = relay.json("ledger", "verify")
+    assert (audit["settled"], audit["lost"], audit["not_taken_up"]) == (3, 0, 0)

@@ -189,7 +189,7 @@ def _make_queue(
         in_hand=InHand(folders.in_hand, IN_HAND_SLOTS),
         route=maker.routes_of,
         plan=retry_plan(maker.settings),
-        measure=partial(_measure, machine.disk, files_worker),
+        measure=partial(_measure, machine.disk, files_worker, report),
         remove_files=partial(_remove_files, stores.content, report),
         alarm=report,
     )
@@ -230,11 +230,20 @@ def _say_what_waits_for_nobody(store: ParkedStore, lanes: dict[str, Lane], repor
             report("relay_missing", relay=relay, deliveries=count)
 
 
-def _measure(disk: Disk, worker: Worker, content: ContentFile, done: Callable[[ContentFile], None]) -> None:
+def _measure(
+    disk: Disk,
+    worker: Worker,
+    report: Reporter,
+    content: ContentFile,
+    done: Callable[[ContentFile], None],
+) -> None:
     def measured(result: ContentFile | Exception) -> None:
-        # What cannot be opened is handed over as it is: the relay will not be able to open it either, and
-        # reports that in its own words.
-        done(content if isinstance(result, Exception) else result)
+        if isinstance(result, Exception):
+            # Handed over all the same: the relay will not be able to open it either, and the delivery is
+            # deferred, in case a person brings the file back.
+            report("content_unreadable", file=content.name, why=str(result))
+            result = content
+        done(result)
 
     worker.call(lambda: as_handed_over(disk, CONTENT, content), measured)
 

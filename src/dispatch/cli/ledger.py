@@ -26,11 +26,13 @@ from dispatch.mail.ids import MessageId
 from dispatch.outcomes.audit import Audit, verify
 from dispatch.ports import Lsn
 from dispatch.queue.recovery import recover
+from dispatch.queue.replay import READ_BYTES
 from dispatch.queue.requests import Answer, ShowMessage, Shown
 from dispatch.runtime.bus import socket_path
 from dispatch.runtime.bus_client import BusClient, BusError, BusFault
 from dispatch.runtime.locks import LockHeld, lock_folder
 from dispatch.runtime.machine import MarkFile, SystemDisk
+from dispatch.spool.faults import CorruptError
 from dispatch.spool.reader import SegmentReader
 from dispatch.store.parked import ParkedStore
 from dispatch.store.sqlite import StoreFault
@@ -65,17 +67,20 @@ def verify_(
     if not folders.ledger_durable.exists():
         # Without it nothing of the ledger would be read, and nothing would seem to be lost.
         fail(os.EX_DATAERR, f"{folders.ledger_durable} is gone; the next start of the relay makes it again.")
+    untaken: int | None = None
     try:
         with lock_folder(folders.lock_of("delivery")):
-            audit = _verify_stopped(folders)
+            audit, untaken = _verify_stopped(folders)
     except LockHeld:
         audit = _verify_running(folders)
     except (OSError, StoreFault) as fault:
         fail(os.EX_IOERR, str(fault))
     if as_json:
-        print_json({**msgspec.structs.asdict(audit), "sound": audit.sound})
+        print_json({**msgspec.structs.asdict(audit), "not_taken_up": untaken, "sound": audit.sound})
     else:
         _print(audit)
+        if untaken:
+            typer.echo(f"{untaken} more messages stand in the mail log, and were not taken up yet.")
     raise typer.Exit(os.EX_OK if audit.sound else os.EX_DATAERR)
 
 
@@ -88,7 +93,8 @@ def _verify_running(folders: Folders) -> Audit:
         fail_without_delivery(folders.data, fault)
 
 
-def _verify_stopped(folders: Folders) -> Audit:
+def _verify_stopped(folders: Folders) -> tuple[Audit, int]:
+    """The audit, and how many messages stand in the mail log of which the ledger does not know yet."""
     ledger = _reader(folders, LEDGER, folders.ledger_durable)
     mail = _reader(folders, MAIL, folders.mail_durable)
     with TemporaryDirectory() as elsewhere:
@@ -100,10 +106,26 @@ def _verify_stopped(folders: Folders) -> Audit:
         store = ParkedStore.open(path)
         try:
             checkpoint = Lsn(MarkFile(folders.checkpoint, writable=False).load())
-            standing = {each.message.id for each in recover(ledger, checkpoint, mail, store).standing}
-            return verify(ledger, standing.union(store.ids()))
+            recovered = recover(ledger, checkpoint, mail, store)
+            standing = {each.message.id for each in recovered.standing}
+            audit = verify(ledger, standing.union(store.ids()))
+            return audit, _records_from(mail, recovered.cursor)
         finally:
             store.close()
+
+
+def _records_from(log: SegmentReader, cursor: Lsn) -> int:
+    count = 0
+    while True:
+        try:
+            entries = log.read(cursor, READ_BYTES)
+        except CorruptError as damage:
+            cursor = damage.resume
+            continue
+        if not entries:
+            return count
+        count += len(entries)
+        cursor = entries[-1].next
 
 
 def _reader(folders: Folders, log: str, mark: Path) -> SegmentReader:

@@ -225,17 +225,22 @@ class Orders:
                 row.due_ms,
                 row.attempts,
                 row.since_ms,
-                row.reason or self._waits_for(row, state),
+                self._reason(row, state),
                 message.size_bytes,
                 message.summary.subject,
             )
             for row in deliveries
         ]
 
-    def _waits_for(self, row: ParkedDelivery, state: DeliveryState | None) -> str:
-        """What keeps a delivery of which no reason is recorded, because it was never tried: its lane."""
-        if (state or row.state) is not DeliveryState.WAITING:
-            return ""
+    def _reason(self, row: ParkedDelivery, state: DeliveryState | None) -> str:
+        """Why it waits: what keeps a delivery that is due, and what its last attempt said."""
+        if (state or row.state) is not DeliveryState.WAITING or row.due_ms > self._s.clock.wall() * 1000:
+            return row.reason
+        keeps = self._keeps(row)
+        return f"{keeps}; before: {row.reason}" if row.reason else keeps
+
+    def _keeps(self, row: ParkedDelivery) -> str:
+        """What keeps a delivery that is due from starting."""
         lane = self._scheduler.lanes.get(row.relay)
         if lane is None:
             return "its relay is switched off, or configured no more"

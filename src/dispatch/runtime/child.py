@@ -190,7 +190,7 @@ class _Life:
             try:
                 await service.reload()
             except Exception as error:
-                self._report("reload_failed", role=self._context.role, why=repr(error))
+                self._report("reload_failed", role=self._context.role, why=str(error) or repr(error))
                 self._say(inheritance.RELOAD_FAILED)
             else:
                 self._say(inheritance.RELOADED)
