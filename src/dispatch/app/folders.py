@@ -54,6 +54,11 @@ class Folders:
         self.followed = data / "followed.mark"
         self.boot = data / "boot"
 
+    def existing(self) -> tuple[Path, ...]:
+        """The folders that are there already, which whoever runs the processes must be able to write."""
+        folders = (self.mail, self.ledger, self.content, self.captured, self.run)
+        return tuple(folder for folder in folders if folder.is_dir())
+
     def lock_of(self, role: str) -> Path:
         """The folder whose `lock` the role holds for life."""
         return {"intake": self.mail, "delivery": self.ledger, "control": self.settings}[role]

@@ -14,7 +14,7 @@ from pathlib import Path
 import dispatch
 from dispatch.app.folders import Folders
 from dispatch.observe import Reporter
-from dispatch.runtime.process import ChildSpec
+from dispatch.runtime.process import ChildSpec, RunAs
 from dispatch.runtime.sockets import Listening, Wanted, bind_listeners
 from dispatch.runtime.supervisor import Supervisor
 from dispatch.runtime.users import unprivileged_user
@@ -42,10 +42,14 @@ def supervise(
     listening: list[Listening] = []
 
     def prepare() -> list[ChildSpec]:
+        run_as = unprivileged_user(
+            "all", USERS, (Path(dispatch.__file__).parent,), (data, *folders.existing()), report
+        )
         number = publish(folders.settings, settings)
         report("settings_published", number=number)
+        if run_as is not None:
+            _give(folders.settings, run_as)
         bound = bind_listeners(wanted_ports(settings), report)
-        run_as = unprivileged_user("all", USERS, (Path(dispatch.__file__).parent,), (data,), report)
         listening.append(bound)
         return [
             ChildSpec(
@@ -74,6 +78,12 @@ def supervise(
         ready=lambda: welcome(settings, listening[0]),
     )
     return supervisor.run()
+
+
+def _give(folder: Path, to: RunAs) -> None:
+    """What root has published is read, and from now on written, by the user that control runs as."""
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, to.uid, to.gid)
 
 
 def wanted_ports(settings: Settings) -> list[Wanted]:
