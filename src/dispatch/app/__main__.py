@@ -29,18 +29,22 @@ def _start_of(role: str, sources: list[str], report: Reporter) -> Start:
         from dispatch.app.machine import this_machine
 
         held.append(await asyncio.to_thread(lock_folder, Folders(context.data).lock_of(role), LOCK_WAIT_S))
+        from dispatch.app.watch import SettingsWatch
+
         machine = this_machine(context.data)
+        watch = SettingsWatch(machine.folders.settings, cast("Role", role), report)
         if role == "intake":
             from dispatch.app.intake import start_intake
 
-            return await start_intake(machine, context.data, context.sockets, report)
+            return await start_intake(machine, watch, context.sockets, report)
         if role == "delivery":
             from dispatch.app.delivery import start_delivery
 
-            return await start_delivery(machine, context.data, report)
-        from dispatch.app.control import start_control
+            return await start_delivery(machine, watch, report)
+        from dispatch.app.control import Publisher, start_control
 
-        return await start_control(machine, context.data, sources, report)
+        publisher = Publisher(machine.folders, sources, report)
+        return await start_control(machine, watch, publisher.publish, report)
 
     async def start_or_say_why(context: ChildContext) -> Service:
         try:

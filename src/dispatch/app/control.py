@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from dispatch.app.folders import LEDGER, Folders
 from dispatch.app.machine import Machine
-from dispatch.app.watch import SettingsWatch
+from dispatch.app.watch import Watch
 from dispatch.observe import Reporter
 from dispatch.outcomes.history import History
 from dispatch.outcomes.log_lines import LogLines
 from dispatch.outcomes.service import ControlService
 from dispatch.outcomes.tail import Gap, Tail
-from dispatch.runtime.bus import hint_path
-from dispatch.runtime.hints import HintListener
 from dispatch.settings import Settings, SettingsErrors, changes, load
 from dispatch.settings.snapshot import publish
 from dispatch.spool.reader import SegmentReader
@@ -26,13 +24,12 @@ from dispatch.store.sqlite import StoreDamaged, set_aside
 
 
 async def start_control(
-    machine: Machine, data: Path, sources: Sequence[str], report: Reporter
+    machine: Machine, watch: Watch, publish: Callable[[], Settings], report: Reporter
 ) -> ControlService:
-    """Follow the ledger. `sources` are the arguments that `dispatch serve` was given for its settings."""
-    folders = Folders(data)
-    watch = SettingsWatch(folders.settings, "control", report)
+    """Follow the ledger. `publish` reads the settings anew and publishes them."""
+    folders = machine.folders
     reader = SegmentReader(machine.disk, LEDGER, mark=machine.mark(folders.ledger_durable, False))
-    store = _open_history(folders.history_db, report)
+    store = _open_history(machine, report)
     lines = LogLines(store, report, watch.settings.logging)
     tail = Tail(reader, store, History(store), lines, report=partial(_report_gap, report))
 
@@ -41,10 +38,8 @@ async def start_control(
         store.close()
         reader.close()
 
-    publisher = Publisher(folders, sources, report)
-
     def publish_again() -> None:
-        lines.rules = publisher.publish().logging
+        lines.rules = publish().logging
 
     service = ControlService(
         machine.clock,
@@ -56,17 +51,18 @@ async def start_control(
         publish=publish_again,
         close=close,
     )
-    hints = HintListener(hint_path(folders.run, "control"), service.wake)
+    hints = machine.neighbours.hear("control", service.wake)
     return service
 
 
-def _open_history(path: Path, report: Reporter) -> HistoryStore:
+def _open_history(machine: Machine, report: Reporter) -> HistoryStore:
     """Open it. One that is damaged is set aside and made anew from the ledger that is kept: mail goes on."""
+    path, vfs = machine.folders.history_db, machine.vfs
     try:
-        return HistoryStore.open(path)
+        return HistoryStore.open(path, vfs=vfs)
     except StoreDamaged as damage:
         report("history_fault", why=str(damage), set_aside=set_aside(path), then="made anew from the ledger")
-    return HistoryStore.open(path)
+    return HistoryStore.open(path, vfs=vfs)
 
 
 class MistakenSettings(Exception):

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from dispatch.app.folders import CONTENT, LEDGER, MAIL, Folders
+from dispatch.app.folders import CONTENT, LEDGER, MAIL, PARKED
 from dispatch.app.lanes import Lanes, retry_plan
 from dispatch.app.logs import HintingMark, LogHealth, report_recovery
 from dispatch.app.machine import Machine
-from dispatch.app.watch import SettingsWatch
+from dispatch.app.starts import Starts
+from dispatch.app.watch import Watch
 from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.message import ContentFile
 from dispatch.observe import Reporter
@@ -31,8 +31,6 @@ from dispatch.queue.requests import Request
 from dispatch.queue.resume import Resumption
 from dispatch.queue.scheduler import Scheduler, Seams
 from dispatch.queue.service import DeliveryService
-from dispatch.runtime.bus import BusServer, hint_path, socket_path
-from dispatch.runtime.hints import HintListener, Hints
 from dispatch.settings import Settings
 from dispatch.spool.content import ContentFolder
 from dispatch.spool.log import SegmentLog
@@ -68,15 +66,14 @@ class _Stores(NamedTuple):
     """For the parked store, and for files."""
 
 
-async def start_delivery(machine: Machine, data: Path, report: Reporter) -> DeliveryService:
+async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> DeliveryService:
     """Recover, then take mail up. The caller holds the lock of the ledger's folder."""
-    folders = Folders(data)
-    watch = SettingsWatch(folders.settings, "delivery", report)
+    folders = machine.folders
     checkpoint = machine.mark(folders.checkpoint, True)
-    parked_gone = checkpoint.load() > 0 and not folders.parked_db.exists()
+    parked_gone = checkpoint.load() > 0 and PARKED not in machine.disk.names("")
     if parked_gone:
         report("queue_fault", why=PARKED_GONE)
-    stores = _open_stores(machine, folders, watch.settings, report)
+    stores = _open_stores(machine, watch.settings, report)
     lanes: dict[str, Lane] = {}
     maker = Lanes(machine, report)
     maker.make(watch.settings, lanes)
@@ -84,9 +81,15 @@ async def start_delivery(machine: Machine, data: Path, report: Reporter) -> Deli
     health = LogHealth(machine.clock, stores.ledger, "ledger", report)
     await _until_well(machine.clock, stores.ledger)
     recovered = recover(stores.written, Lsn(checkpoint.load()), stores.mail, stores.parked, alarm=report)
-    power = power_was_cut(folders.boot) or recovered.damaged
-    seams, scheduler = _make_queue(machine, folders, stores, maker, lanes, recovered.cursor, power, report)
+    starts = Starts(machine.disk, machine.start_id)
+    power = starts.power_was_cut or recovered.damaged
+    power_until = machine.mark(folders.power, True)
+    if power:
+        # Kept, because this process may die before all of that is taken up.
+        power_until.store(stores.mail.durable)
+    seams, scheduler = _make_queue(machine, stores, maker, lanes, recovered.cursor, report)
     Resumption(seams, scheduler, stores.parked, int(machine.clock.wall() * 1000)).run(recovered)
+    seams.book.once_durable(starts.remember)
     report(
         "queue_recovered",
         records=recovered.replayed,
@@ -108,12 +111,9 @@ async def start_delivery(machine: Machine, data: Path, report: Reporter) -> Deli
         if parked_gone
         else ContentNames(partial(machine.disk.names, CONTENT), stores.mail.incarnation),
     )
-    hints = HintListener(hint_path(folders.run, "delivery"), scheduler.wake)
-    bus = BusServer(
-        socket_path(folders.run, "delivery"),
-        msgspec.msgpack.Decoder(Request),
-        Orders(scheduler, seams).handle,
-        report,
+    hints = machine.neighbours.hear("delivery", scheduler.wake)
+    bus = machine.neighbours.serve(
+        "delivery", msgspec.msgpack.Decoder(Request), Orders(scheduler, seams).handle, report
     )
     service = DeliveryService(
         scheduler,
@@ -136,15 +136,15 @@ async def start_delivery(machine: Machine, data: Path, report: Reporter) -> Deli
     return service
 
 
-def _open_stores(machine: Machine, folders: Folders, settings: Settings, report: Reporter) -> _Stores:
-    hints = Hints(hint_path(folders.run, "control"))
+def _open_stores(machine: Machine, settings: Settings, report: Reporter) -> _Stores:
+    folders = machine.folders
     ledger = SegmentLog(
         machine.disk,
         LEDGER,
         clock=machine.clock,
         chance=machine.chance,
         threads=machine.threads,
-        mark=HintingMark(machine.mark(folders.ledger_durable, True), hints),
+        mark=HintingMark(machine.mark(folders.ledger_durable, True), machine.neighbours.hint("control")),
         soon=machine.soon,
         sync_interval_s=LEDGER_SYNC_S,
         segment_bytes=settings.spool.segment_mb << 20,
@@ -155,7 +155,7 @@ def _open_stores(machine: Machine, folders: Folders, settings: Settings, report:
         mail=SegmentReader(machine.disk, MAIL, mark=machine.mark(folders.mail_durable, False)),
         ledger=ledger,
         written=SegmentReader(machine.disk, LEDGER, mark=machine.mark(folders.ledger_durable, False)),
-        parked=ParkedStore.open(folders.parked_db),
+        parked=ParkedStore.open(folders.parked_db, vfs=machine.vfs),
         content=ContentFolder(machine.disk, CONTENT, worker=files),
         workers=(machine.threads.worker("parked"), files),
     )
@@ -163,14 +163,13 @@ def _open_stores(machine: Machine, folders: Folders, settings: Settings, report:
 
 def _make_queue(
     machine: Machine,
-    folders: Folders,
     stores: _Stores,
     maker: Lanes,
     lanes: dict[str, Lane],
     cursor: Lsn,
-    power: bool,
     report: Reporter,
 ) -> tuple[Seams, Scheduler]:
+    folders = machine.folders
     parked_worker, files_worker = stores.workers
     parking = Parking(
         stores.parked,
@@ -193,7 +192,8 @@ def _make_queue(
         remove_files=partial(_remove_files, stores.content, report),
         alarm=report,
     )
-    scheduler = Scheduler(seams, lanes, cursor, stores.mail.durable if power else Lsn(0))
+    power_until = Lsn(machine.mark(folders.power, False).load())
+    scheduler = Scheduler(seams, lanes, cursor, power_until)
     return seams, scheduler
 
 
@@ -219,7 +219,7 @@ async def _until_well(clock: Clock, ledger: SegmentLog) -> None:
         await later
 
 
-def _retention_s(watch: SettingsWatch) -> float | None:
+def _retention_s(watch: Watch) -> float | None:
     days = watch.settings.spool.failed_retention_days
     return days * 86_400.0 if days else None
 
@@ -254,11 +254,3 @@ def _remove_files(content: ContentFolder, report: Reporter, files: list[ContentF
             report("content_not_removed", files=len(files), why=str(fault))
 
     content.remove([file.name for file in files], removed)
-
-
-def power_was_cut(boot: Path) -> bool:
-    """Whether the machine was started anew since this was last asked; remembers the present start."""
-    present = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    before = boot.read_text().strip() if boot.exists() else present
-    boot.write_text(present + "\n")
-    return before != present

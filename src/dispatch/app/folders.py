@@ -8,10 +8,11 @@ path                   only writer   what
 mail/0/                intake        the mail log, and its durable mark
 content/0/             intake        content files above 1 MiB; delivery removes them
 released.mark          delivery      below it the mail log may be recycled
+power.mark             delivery      what stood in the mail log at the last power cut
 ledger/0/              delivery      the ledger, and its durable mark
 checkpoint.mark        delivery      where a restart begins to read the ledger
 in-hand                delivery      who is being worked on
-boot                   delivery      the machine's last start: a later one means a power cut
+start-*                delivery      the machine's last start: a later one means a power cut
 parked.db              delivery      the parked store
 captured/              delivery      the local inbox
 followed.mark          control       how far control has read the ledger
@@ -30,6 +31,7 @@ MAIL = "mail/0"
 LEDGER = "ledger/0"
 CONTENT = "content/0"
 CAPTURED = "captured"
+PARKED = "parked.db"
 HISTORY = "history.db"
 
 
@@ -44,15 +46,15 @@ class Folders:
         self.captured = data / CAPTURED
         self.settings = data / "settings"
         self.run = data / "run"
-        self.parked_db = data / "parked.db"
+        self.parked_db = data / PARKED
         self.history_db = data / HISTORY
         self.in_hand = data / "in-hand"
         self.mail_durable = self.mail / "durable.mark"
         self.ledger_durable = self.ledger / "durable.mark"
         self.released = data / "released.mark"
+        self.power = data / "power.mark"
         self.checkpoint = data / "checkpoint.mark"
         self.followed = data / "followed.mark"
-        self.boot = data / "boot"
 
     def existing(self) -> tuple[Path, ...]:
         """The folders that are there already, which whoever runs the processes must be able to write."""

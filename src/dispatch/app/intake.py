@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import socket
 from functools import partial
-from pathlib import Path
 
-from dispatch.app.folders import CONTENT, MAIL, Folders
+from dispatch.app.folders import CONTENT, MAIL
 from dispatch.app.logs import HintingMark, LogHealth, report_recovery
 from dispatch.app.machine import Machine
-from dispatch.app.watch import SettingsWatch
+from dispatch.app.watch import Watch
 from dispatch.intake.acceptance import Acceptance, AcceptanceRules
 from dispatch.intake.incoming import Budget, Incoming
 from dispatch.intake.listener import ConnectionRules, SmtpListener
@@ -19,8 +18,6 @@ from dispatch.mail.message import Origin
 from dispatch.observe import Reporter
 from dispatch.policy.admission import Refusal
 from dispatch.ports import DiskLevel
-from dispatch.runtime.bus import hint_path
-from dispatch.runtime.hints import Hints
 from dispatch.security.networks import Networks
 from dispatch.settings import Settings
 from dispatch.smtp.server import ServerSettings
@@ -71,7 +68,7 @@ def connection_rules(settings: Settings) -> ConnectionRules:
 class InForce:
     """The settings as the sessions see them; `apply` puts new ones in force for the next command."""
 
-    def __init__(self, watch: SettingsWatch, machine: Machine, log: SegmentLog, report: Reporter) -> None:
+    def __init__(self, watch: Watch, machine: Machine, log: SegmentLog, report: Reporter) -> None:
         settings = watch.settings
         self._watch = watch
         self._report = report
@@ -128,18 +125,17 @@ class InForce:
 
 
 async def start_intake(
-    machine: Machine, data: Path, sockets: tuple[socket.socket, ...], report: Reporter
+    machine: Machine, watch: Watch, sockets: tuple[socket.socket, ...], report: Reporter
 ) -> IntakeService:
     """Open the log, then listen. The caller holds the lock of the folder."""
-    folders = Folders(data)
-    watch = SettingsWatch(folders.settings, "intake", report)
+    folders = machine.folders
     log = SegmentLog(
         machine.disk,
         MAIL,
         clock=machine.clock,
         chance=machine.chance,
         threads=machine.threads,
-        mark=HintingMark(machine.mark(folders.mail_durable, True), Hints(hint_path(folders.run, "delivery"))),
+        mark=HintingMark(machine.mark(folders.mail_durable, True), machine.neighbours.hint("delivery")),
         soon=machine.soon,
         segment_bytes=watch.settings.spool.segment_mb << 20,
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dispatch.observe import Reporter
 from dispatch.ports import Clock, Mark
-from dispatch.runtime.hints import Hints
 from dispatch.spool.log import SegmentLog
 from dispatch.spool.recovery import RecoveryReport
 
@@ -14,16 +15,16 @@ LOOK_S = 1.0
 class HintingMark:
     """A mark whose reader in another process is told that it moved."""
 
-    def __init__(self, mark: Mark, hints: Hints) -> None:
+    def __init__(self, mark: Mark, hint: Callable[[], None]) -> None:
         self._mark = mark
-        self._hints = hints
+        self._hint = hint
 
     def load(self) -> int:
         return self._mark.load()
 
     def store(self, value: int) -> None:
         self._mark.store(value)
-        self._hints.send()
+        self._hint()
 
 
 class LogHealth:

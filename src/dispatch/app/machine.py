@@ -1,13 +1,23 @@
-"""The machine that a service runs on, handed in as one."""
+"""What a process stands on: the machine, its data, and its neighbours, handed to a service as one.
+
+`this_machine` is the real one. The simulation makes its own (tests/simulation), so that what is simulated
+is the composition that ships.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import msgspec
+
+from dispatch.app.folders import Folders
+from dispatch.observe import Reporter
 from dispatch.ports import Chance, Clock, Disk, Mark, Network, Threads
+from dispatch.runtime.bus import BusServer, Handler, hint_path, socket_path
+from dispatch.runtime.hints import HintListener, Hints
 from dispatch.runtime.machine import (
     MarkFile,
     SystemChance,
@@ -16,6 +26,34 @@ from dispatch.runtime.machine import (
     SystemNetwork,
     SystemThreads,
 )
+
+
+class Hearing(Protocol):
+    def close(self) -> None: ...
+
+
+class Serving(Protocol):
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Neighbours(Protocol):
+    """The other processes: wake-ups that may get lost, and orders that are confirmed."""
+
+    def hint(self, role: str) -> Callable[[], None]:
+        """What wakes the process of that role; never blocks, never raises."""
+        ...
+
+    def hear(self, role: str, callback: Callable[[], None]) -> Hearing:
+        """Be that role, and be woken."""
+        ...
+
+    def serve(
+        self, role: str, requests: msgspec.msgpack.Decoder[Any], handle: Handler[Any], report: Reporter
+    ) -> Serving:
+        """Be that role, and take its orders."""
+        ...
 
 
 class Machine(NamedTuple):
@@ -28,11 +66,36 @@ class Machine(NamedTuple):
     """Run a callback in the loop's next turn."""
     mark: Callable[[Path, bool], Mark]
     """The mark at a path; True: we write it."""
+    neighbours: Neighbours
+    folders: Folders
+    start_id: str
+    """Another one after each start of the machine: a process that dies does not change it."""
+    vfs: str | None = None
+    """The SQLite file system for the databases; None: the operating system's."""
+
+
+class LocalNeighbours:
+    """`Neighbours` over Unix sockets in one folder."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+
+    def hint(self, role: str) -> Callable[[], None]:
+        return Hints(hint_path(self._run, role)).send
+
+    def hear(self, role: str, callback: Callable[[], None]) -> HintListener:
+        return HintListener(hint_path(self._run, role), callback)
+
+    def serve(
+        self, role: str, requests: msgspec.msgpack.Decoder[Any], handle: Handler[Any], report: Reporter
+    ) -> BusServer[Any]:
+        return BusServer(socket_path(self._run, role), requests, handle, report)
 
 
 def this_machine(data: Path) -> Machine:
     """The real one; a loop must be running."""
     loop = asyncio.get_running_loop()
+    folders = Folders(data)
     return Machine(
         SystemClock(loop),
         SystemChance(),
@@ -41,4 +104,7 @@ def this_machine(data: Path) -> Machine:
         SystemNetwork(loop),
         loop.call_soon,
         lambda path, writable: MarkFile(path, writable=writable),
+        LocalNeighbours(folders.run),
+        folders,
+        Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
     )

@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol
 
 from dispatch.observe import Reporter
 from dispatch.settings import Role, Settings
 from dispatch.settings.snapshot import NoSnapshot, load
+
+
+class Watch(Protocol):
+    """One role's view of the settings."""
+
+    settings: Settings
+
+    def changed(self) -> bool:
+        """Cheap enough to be asked each second."""
+        ...
+
+    def take(self) -> Settings | None:
+        """The new settings, in force from here on; None where they are the same, or cannot be read."""
+        ...
 
 
 class SettingsWatch:
@@ -32,7 +47,6 @@ class SettingsWatch:
         return self._stamp() != self._seen
 
     def take(self) -> Settings | None:
-        """The new settings, in force from here on; None where they are the same, or cannot be read."""
         self._seen = self._stamp()
         try:
             number, settings = load(self._folder, self._role)

@@ -9,10 +9,11 @@ from typing import Protocol
 
 import pytest
 
-from dispatch.app.control import start_control
+from dispatch.app.control import Publisher, start_control
 from dispatch.app.delivery import start_delivery
 from dispatch.app.folders import Folders
 from dispatch.app.machine import this_machine
+from dispatch.app.watch import SettingsWatch
 from dispatch.observe import Reporter
 from dispatch.settings import Settings
 from dispatch.settings.snapshot import publish
@@ -30,11 +31,15 @@ Start = Callable[[Path, Reporter], Awaitable[_Service]]
 
 
 async def _control(data: Path, report: Reporter) -> _Service:
-    return await start_control(this_machine(data), data, [], report)
+    machine = this_machine(data)
+    publisher = Publisher(machine.folders, [], report)
+    watch = SettingsWatch(machine.folders.settings, "control", report)
+    return await start_control(machine, watch, publisher.publish, report)
 
 
 async def _delivery(data: Path, report: Reporter) -> _Service:
-    return await start_delivery(this_machine(data), data, report)
+    machine = this_machine(data)
+    return await start_delivery(machine, SettingsWatch(machine.folders.settings, "delivery", report), report)
 
 
 def _run(start: Start, data: Path) -> list[tuple[str, str]]:
