@@ -11,7 +11,7 @@ import msgspec
 
 from dispatch.app.folders import CONTENT, LEDGER, MAIL, PARKED
 from dispatch.app.lanes import Lanes, retry_plan
-from dispatch.app.logs import HintingMark, LogHealth, report_recovery
+from dispatch.app.logs import LogHealth, open_log
 from dispatch.app.machine import Machine
 from dispatch.app.starts import Starts
 from dispatch.app.watch import Watch
@@ -138,18 +138,16 @@ async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> De
 
 def _open_stores(machine: Machine, settings: Settings, report: Reporter) -> _Stores:
     folders = machine.folders
-    ledger = SegmentLog(
-        machine.disk,
+    ledger = open_log(
+        machine,
         LEDGER,
-        clock=machine.clock,
-        chance=machine.chance,
-        threads=machine.threads,
-        mark=HintingMark(machine.mark(folders.ledger_durable, True), machine.neighbours.hint("control")),
-        soon=machine.soon,
+        folders.ledger_durable,
+        wakes="control",
+        name="ledger",
+        settings=settings,
+        report=report,
         sync_interval_s=LEDGER_SYNC_S,
-        segment_bytes=settings.spool.segment_mb << 20,
     )
-    report_recovery(report, "ledger", ledger.recovery)
     files = machine.threads.worker("files")
     return _Stores(
         mail=SegmentReader(machine.disk, MAIL, mark=machine.mark(folders.mail_durable, False)),

@@ -6,7 +6,7 @@ import socket
 from functools import partial
 
 from dispatch.app.folders import CONTENT, MAIL
-from dispatch.app.logs import HintingMark, LogHealth, report_recovery
+from dispatch.app.logs import LogHealth, open_log
 from dispatch.app.machine import Machine
 from dispatch.app.watch import Watch
 from dispatch.intake.acceptance import Acceptance, AcceptanceRules
@@ -129,17 +129,15 @@ async def start_intake(
 ) -> IntakeService:
     """Open the log, then listen. The caller holds the lock of the folder."""
     folders = machine.folders
-    log = SegmentLog(
-        machine.disk,
+    log = open_log(
+        machine,
         MAIL,
-        clock=machine.clock,
-        chance=machine.chance,
-        threads=machine.threads,
-        mark=HintingMark(machine.mark(folders.mail_durable, True), machine.neighbours.hint("delivery")),
-        soon=machine.soon,
-        segment_bytes=watch.settings.spool.segment_mb << 20,
+        folders.mail_durable,
+        wakes="delivery",
+        name="mail log",
+        settings=watch.settings,
+        report=report,
     )
-    report_recovery(report, "mail log", log.recovery)
     in_force = InForce(watch, machine, log, report)
     service = IntakeService(
         machine.clock,

@@ -1,15 +1,49 @@
-"""What intake and delivery do alike with their logs: hints when the mark moves, a word on recovery."""
+"""What intake and delivery do alike with their logs: open them, hint when the mark moves, look after them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
+from dispatch.app.machine import Machine, SegmentFiles
 from dispatch.observe import Reporter
 from dispatch.ports import Clock, Mark
+from dispatch.settings import Settings
 from dispatch.spool.log import SegmentLog
 from dispatch.spool.recovery import RecoveryReport
 
 LOOK_S = 1.0
+SPARES = 4
+"""Segment files that are written ahead, at most."""
+
+
+def open_log(
+    machine: Machine,
+    folder: str,
+    durable: Path,
+    *,
+    wakes: str,
+    name: str,
+    settings: Settings,
+    report: Reporter,
+    sync_interval_s: float = 0.0,
+) -> SegmentLog:
+    """Open or make a log whose readers in the process `wakes` are told when its durable mark moves."""
+    files = machine.segment_files or SegmentFiles(settings.spool.segment_mb << 20, SPARES)
+    log = SegmentLog(
+        machine.disk,
+        folder,
+        clock=machine.clock,
+        chance=machine.chance,
+        threads=machine.threads,
+        mark=HintingMark(machine.mark(durable, True), machine.neighbours.hint(wakes)),
+        soon=machine.soon,
+        sync_interval_s=sync_interval_s,
+        segment_bytes=files.size_bytes,
+        spares=files.spares,
+    )
+    report_recovery(report, name, log.recovery)
+    return log
 
 
 class HintingMark:

@@ -56,6 +56,14 @@ class Neighbours(Protocol):
         ...
 
 
+class SegmentFiles(NamedTuple):
+    """The files of a log."""
+
+    size_bytes: int
+    spares: int
+    """Written ahead, so that commits go into blocks that the file has already."""
+
+
 class Machine(NamedTuple):
     clock: Clock
     chance: Chance
@@ -72,6 +80,8 @@ class Machine(NamedTuple):
     """Another one after each start of the machine: a process that dies does not change it."""
     vfs: str | None = None
     """The SQLite file system for the databases; None: the operating system's."""
+    segment_files: SegmentFiles | None = None
+    """For a machine too small for those of the settings."""
 
 
 class LocalNeighbours:
