@@ -8,7 +8,7 @@ from dispatch.mail.message import Message
 from dispatch.observe import Reporter
 from dispatch.policy.breaker import Breaker
 from dispatch.policy.concurrency import Window
-from dispatch.policy.routing import Route, route
+from dispatch.policy.routing import Router, Routes
 from dispatch.policy.schedule import RetryPlan
 from dispatch.ports import Relay, Worker
 from dispatch.queue.lane import Lane, LaneRules
@@ -17,7 +17,7 @@ from dispatch.relays.capture import BATCH_MAX, CaptureRelay
 from dispatch.relays.smart_host import SmartHost, Timeouts
 from dispatch.relays.smtp import SmtpRelay
 from dispatch.settings import Relay as RelaySettings
-from dispatch.settings import Settings
+from dispatch.settings import Settings, router
 
 CAPTURES_MAX = 2 * BATCH_MAX
 """Transactions that the inbox takes at once: one batch is written while the next one gathers."""
@@ -75,7 +75,7 @@ class Lanes:
         self._made: dict[str, tuple[object, ...]] = {}
         """What each lane was made of: it is made anew when any of this changes."""
         self.settings = Settings()
-        self._route = Route((), "")
+        self._router = Router((), "", ())
 
     def make(self, settings: Settings, lanes: dict[str, Lane]) -> list[Lane]:
         """Add and replace lanes in `lanes`; returns those that are no longer used."""
@@ -87,16 +87,18 @@ class Lanes:
             if name not in lanes:
                 lanes[name] = self._lane(settings, relay)
         self._made = made
-        default = settings.default_relay()
-        self._route = route(default.name, relays.keys())
+        self._router = router(settings)
+        default = self._router.default
         if not settings.relays:
             self._report("no_relay", inbox="dispatch inbox list")
-        elif self._route.held:
-            self._report("relay_disabled", relay=default.name, why=self._route.hold_reason)
+        elif default.held:
+            self._report("relay_disabled", relay=settings.default_relay().name, why=default.hold_reason)
+        for route in self._router.unusable():
+            self._report("rule_holds", rule=route.rule, why=route.hold_reason)
         return unused
 
-    def routes_of(self, message: Message) -> tuple[tuple[Route, tuple[int, ...]], ...]:
-        return ((self._route, tuple(range(len(message.envelope.recipients)))),)
+    def routes_of(self, message: Message) -> Routes:
+        return self._router.routes(message.envelope)
 
     def _lane(self, settings: Settings, relay: RelaySettings) -> Lane:
         machine = self._machine

@@ -38,6 +38,7 @@ VERBS = (
     Verb("inbox", "Mail that was captured instead of sent.", "dispatch.cli.inbox"),
     Verb("spool", "Verify the logs on disk, or export the mail in them.", "dispatch.cli.spool"),
     Verb("ledger", "Prove that nothing was lost.", "dispatch.cli.ledger"),
+    Verb("route", "See which relay would take a message, and why.", "dispatch.cli.route"),
     Verb("config", "Check, list and explain the settings.", "dispatch.cli.config"),
 )
 """In the order of `dispatch --help`. A new verb is a line here and its file."""

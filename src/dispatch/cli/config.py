@@ -25,7 +25,7 @@ from dispatch.cli.options import (
 from dispatch.settings import Loaded, Mistake, SettingsErrors, values_of
 from dispatch.settings.keys import Entry
 from dispatch.settings.kinds import shown
-from dispatch.settings.model import RELAY_KEYS, RELAYS, all_keys, find_key
+from dispatch.settings.model import KEYS, REPEATED, all_keys, find_key
 from dispatch.settings.reference import reference_page
 
 app = new_group("Check, list and explain the settings.")
@@ -124,8 +124,9 @@ def _entry_named(key: str) -> Entry:
     """The key that a person means: in full, or by a last word that only one key has."""
     wanted = key.strip().lower()
     entry = find_key(wanted)
-    if entry is None and wanted.startswith(f"{RELAYS}."):
-        entry = RELAY_KEYS.get(wanted.rpartition(".")[2])
+    section = wanted.partition(".")[0]
+    if entry is None and section in REPEATED:
+        entry = KEYS[section].get(wanted.rpartition(".")[2])
     named_so = [entry for entry in all_keys() if entry.name == wanted]
     if entry is None and len(named_so) == 1:
         entry = named_so[0]

@@ -5,6 +5,7 @@ asks. That is why each decision stands in one file, has a table where a table wi
 proven by tests that need no machine.
 
 - `admission`    which submissions are refused, in which order of checks, with which words
+- `patterns`     patterns of addresses, as rules have them
 - `routing`      which relays a recipient's mail may take, and the rule that said so
 - `verdict`      what a relay's replies and faults mean for each recipient: the only file that decides it
 - `schedule`     when a deferred delivery is tried again, and when it has expired

@@ -7,6 +7,7 @@
 - `loading`   sources to settings, or to every mistake at once
 - `mistakes`  what is wrong, where, and what to do about it
 - `changes`   the difference between two settings, and what of it needs a restart
+- `rules`     the rules, compiled for routing
 - `snapshot`  numbered snapshots on disk, each process told only what it may know
 - `reference` the page of the manual
 
@@ -18,7 +19,8 @@ from dispatch.settings.changes import changes, values_of
 from dispatch.settings.keys import Role
 from dispatch.settings.loading import Loaded, load
 from dispatch.settings.mistakes import Mistake, Origin, SettingsErrors
-from dispatch.settings.model import Relay, Settings
+from dispatch.settings.model import Relay, Rule, Settings
+from dispatch.settings.rules import router
 
 __all__ = [
     "Loaded",
@@ -26,9 +28,11 @@ __all__ = [
     "Origin",
     "Relay",
     "Role",
+    "Rule",
     "Settings",
     "SettingsErrors",
     "changes",
     "load",
+    "router",
     "values_of",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dispatch.settings.keys import WITHHELD
-from dispatch.settings.model import PLAIN_KEYS, RELAY_KEYS, RELAYS, Relay, Settings, find_key
+from dispatch.settings.model import KEYS, PLAIN_KEYS, REPEATED, Settings, find_key
 
 
 def values_of(settings: Settings) -> dict[str, object]:
@@ -14,17 +14,18 @@ def values_of(settings: Settings) -> dict[str, object]:
     values: dict[str, object] = {
         path: getattr(getattr(settings, entry.section), entry.name) for path, entry in PLAIN_KEYS.items()
     }
-    relays: tuple[Relay, ...] = () if settings.relays is WITHHELD else settings.relays
-    for relay in relays:
-        for name in RELAY_KEYS:
-            values[f"{RELAYS}.{relay.name}.{name}"] = getattr(relay, name)
+    for section in REPEATED:
+        tables = getattr(settings, section)
+        for table in () if tables is WITHHELD else tables:
+            for name in KEYS[section]:
+                values[f"{section}.{table.name}.{name}"] = getattr(table, name)
     return {path: value for path, value in values.items() if value is not WITHHELD}
 
 
 def changes(old: Settings, new: Settings) -> tuple[list[str], list[str]]:
     """The paths whose values differ: those that take effect at once, and those that need a restart.
 
-    A relay that came or went differs in all its keys.
+    A relay or rule that came or went differs in all its keys.
     """
     before, after = values_of(old), values_of(new)
     # None is a value, unlimited: it must differ from a key that is not there.

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from dispatch.policy.patterns import NoPattern, parse_pattern, split_patterns
 from dispatch.security.networks import InvalidNetwork, parse_network
 
 NONE = "none"
@@ -202,6 +203,42 @@ class Network(msgspec.Struct, frozen=True):
         except InvalidNetwork as refusal:
             what, _, own_remedy = str(refusal).partition(": ")
             raise Unfit(Misfit("", what, own_remedy or remedy)) from None
+
+
+class AddressPatterns(msgspec.Struct, frozen=True):
+    """Patterns of addresses, as `dispatch.policy.patterns` reads them; held as they were written.
+
+    One text with commas is taken from the file, too: that is how such lists are usually written."""
+
+    type_name: str = "list of address patterns, or one text with commas between them"
+    limits: str = "each like alice@example.org, example.org, *.example.org, news-*@example.org, * or <>"
+
+    def read(self, given: object, *, text: bool) -> tuple[str, ...]:
+        if isinstance(given, str):
+            given = _elements(given) if text and given.lstrip().startswith('["') else split_patterns(given)
+        if not isinstance(given, list):
+            raise Unfit(Misfit("", f"{shown(given)} is no {self.type_name}", 'write ["example.org"]'))
+        if not given:
+            raise Unfit(
+                Misfit("", "the list is empty", "write a pattern, or remove the key: any address will do")
+            )
+        values: list[str] = []
+        misfits: list[Misfit] = []
+        for index, element in enumerate(given):
+            what, remedy = f"{shown(element)} is no address pattern", f"write {self.limits}"
+            try:
+                pattern = parse_pattern(element).written if isinstance(element, str) else ""
+            except NoPattern as refusal:
+                pattern, remedy = "", str(refusal)
+            if pattern in values:
+                what, remedy = f"{shown(pattern)} stands there twice", "remove one of the two"
+            elif pattern:
+                values.append(pattern)
+                continue
+            misfits.append(Misfit(f"[{index}]", what, remedy))
+        if misfits:
+            raise Unfit(*misfits)
+        return tuple(values)
 
 
 class ListOf(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
@@ -21,15 +22,20 @@ from dispatch.settings import sources
 from dispatch.settings.kinds import Unfit
 from dispatch.settings.mistakes import DEFAULT, Mistake, Origin, SettingsErrors
 from dispatch.settings.model import (
+    KEYS,
     PLAIN_KEYS,
-    RELAY_KEYS,
     RELAYS,
+    REPEATED,
+    RULES,
     SECTIONS,
     Relay,
+    Rule,
     Settings,
     all_keys,
 )
 from dispatch.settings.sources import Given
+
+_Row = TypeVar("_Row", Relay, Rule)
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -61,7 +67,8 @@ def load(
     values.take(given, mistakes)
     values.take(*sources.from_overrides(overrides))
     settings = values.settings(host_name if host_name is not None else socket.gethostname())
-    mistakes = [*values.mistakes, *_check_relays(settings, values), *_check_disk(settings, values)]
+    checks = (_check_relays, _check_rules, _check_disk)
+    mistakes = [*values.mistakes, *(mistake for check in checks for mistake in check(settings, values))]
     if mistakes:
         raise SettingsErrors(mistakes)
     return Loaded(settings, values.origins, tuple(_warnings(settings, ignored)))
@@ -75,7 +82,9 @@ class _Values:
         self.origins: dict[str, Origin] = {}
         self.unfit: set[str] = set()
         """Keys that some source gave wrongly: nothing more can be concluded from them."""
-        self._tables: dict[str, dict[str, object]] = {name: {} for name in SECTIONS if name != RELAYS}
+        self.begun: dict[str, Origin] = {}
+        """Where each table was met first."""
+        self._tables: dict[str, dict[str, object]] = {name: {} for name in SECTIONS if name not in REPEATED}
 
     def take(self, given: Iterable[Given], mistakes: Iterable[Mistake]) -> None:
         self.mistakes.extend(mistakes)
@@ -83,13 +92,15 @@ class _Values:
             self._take(one)
 
     def _take(self, one: Given) -> None:
-        of_a_relay = one.table.startswith(f"{RELAYS}.")
-        entry = RELAY_KEYS.get(one.name) if of_a_relay else PLAIN_KEYS.get(one.path)
+        self.begun.setdefault(one.table, one.origin)
+        section, dot, _ = one.table.partition(".")
+        repeated = section in REPEATED and bool(dot)
+        entry = KEYS[section].get(one.name) if repeated else PLAIN_KEYS.get(one.path)
         if entry is None:
             self.mistakes.append(_unknown(one))
             return
         table = self._tables.setdefault(one.table, {})
-        if one.name in table and entry is RELAY_KEYS["name"]:
+        if one.name in table and repeated and one.name == "name":
             return
         try:
             table[one.name] = entry.key.kind.read(one.value, text=one.text)
@@ -112,16 +123,23 @@ class _Values:
         settings = msgspec.convert(plain, Settings)
         for path in PLAIN_KEYS:
             self.origins.setdefault(path, DEFAULT)
-        relays = [self._relay(name, settings) for name in self._tables if name not in SECTIONS]
-        return msgspec.structs.replace(settings, relays=tuple(relays))
+        relays, rules = self._rows(RELAYS, Relay, settings), self._rows(RULES, Rule, settings)
+        return msgspec.structs.replace(settings, relays=relays, rules=rules)
 
-    def _relay(self, table: str, settings: Settings) -> Relay:
-        for entry in RELAY_KEYS.values():
-            source = entry.key.inherits
-            origin = Origin("inherited", source) if source else DEFAULT
-            self.origins.setdefault(f"{table}.{entry.name}", origin)
-        name = table.removeprefix(f"{RELAYS}.")
-        return msgspec.convert({"name": name, **settings.inherited(), **self._tables[table]}, Relay)
+    def _rows(self, section: str, model: type[_Row], settings: Settings) -> tuple[_Row, ...]:
+        """All tables of a repeated section."""
+        inherited = settings.inherited(section)
+        rows: list[_Row] = []
+        for table, values in self._tables.items():
+            if not table.startswith(f"{section}."):
+                continue
+            for entry in KEYS[section].values():
+                source = entry.key.inherits
+                origin = Origin("inherited", source) if source else DEFAULT
+                self.origins.setdefault(f"{table}.{entry.name}", origin)
+            name = table.removeprefix(f"{section}.")
+            rows.append(msgspec.convert({"name": name, **inherited, **values}, model))
+        return tuple(rows)
 
 
 def _server_name(host_name: str) -> str:
@@ -156,9 +174,8 @@ def _check_relays(settings: Settings, values: _Values) -> Iterator[Mistake]:
     for relay in settings.relays:
         path = f"{RELAYS}.{relay.name}"
         if relay.kind == "smtp" and not relay.host and not values.unfit & {f"{path}.host", f"{path}.kind"}:
-            origin = next((o for key, o in values.origins.items() if key.startswith(f"{path}.")), DEFAULT)
             remedy = 'write the name or address of the host, or kind = "capture"'
-            yield Mistake(origin, f"{path.replace('.[', '[')}.host", "is missing", remedy)
+            yield Mistake(values.begun[path], f"{_shown_path(path)}.host", "is missing", remedy)
     if any(path.startswith(f"{RELAYS}.") and path.endswith(".default") for path in values.unfit):
         return
     names = [relay.name for relay in settings.relays]
@@ -170,6 +187,35 @@ def _check_relays(settings: Settings, values: _Values) -> Iterator[Mistake]:
     elif len(names) > 1 and not defaults:
         origin = values.origins[f"{RELAYS}.{names[0]}.name"]
         yield Mistake(origin, RELAYS, f"none of {_both(names)} is the default", "write default = true in one")
+
+
+def _check_rules(settings: Settings, values: _Values) -> Iterator[Mistake]:
+    known = [relay.name for relay in settings.effective_relays()]
+    for rule in settings.rules:
+        path = f"{RULES}.{rule.name}"
+        here, shown = values.begun[path], _shown_path(path)
+        if not (rule.sender or rule.recipient or values.unfit & {f"{path}.sender", f"{path}.recipient"}):
+            what, remedy = "has no condition", 'write a sender or a recipient; recipient = "*" is everybody'
+            yield Mistake(here, shown, what, remedy)
+        if values.unfit & {f"{path}.relays", f"{path}.action"}:
+            continue
+        if rule.action == "hold" and rule.relays:
+            what, remedy = "is no use to a rule that holds", 'remove it, or write action = "relay"'
+            yield Mistake(values.origins[f"{path}.relays"], f"{shown}.relays", what, remedy)
+        if rule.action == "relay" and not rule.relays:
+            remedy = f'write relays = ["{settings.default_relay().name}"], or action = "hold"'
+            yield Mistake(here, f"{shown}.relays", "is missing", remedy)
+        for place, name in enumerate(rule.relays):
+            if name not in known:
+                near = get_close_matches(name, known, 1)
+                remedy = f"did you mean {near[0]}?" if near else f"write one of {', '.join(known)}"
+                what = f'there is no relay called "{name}"'
+                yield Mistake(values.origins[f"{path}.relays"], f"{shown}.relays[{place}]", what, remedy)
+
+
+def _shown_path(path: str) -> str:
+    """A table that has no name yet goes by its place."""
+    return path.replace(".[", "[")
 
 
 def _check_disk(settings: Settings, values: _Values) -> Iterator[Mistake]:
@@ -199,5 +245,9 @@ def _warnings(settings: Settings, ignored: Sequence[str]) -> Iterator[str]:
         yield "listener.allowed_cidrs is empty: no client may send mail"
     if {"0.0.0.0/0", "::/0"} & set(settings.listener.allowed_cidrs):
         yield "listener.allowed_cidrs lets everybody in: strangers must be kept from these ports"
+    usable = {relay.name for relay in settings.effective_relays() if relay.enabled}
+    for rule in settings.rules:
+        if rule.enabled and rule.relays and not usable & set(rule.relays):
+            yield f"rules.{rule.name}: none of its relays is enabled, its mail is held"
     if not settings.relays:
         yield "no relay is configured: all mail is captured on this machine, nothing leaves it"

@@ -41,6 +41,9 @@ _RETRY_DELAYS = ListOf(Number(0, _YEAR_HOURS * 3600, "seconds", whole=False), at
 _AGE = Number(0, _YEAR_HOURS, "hours", whole=False, none=True)
 _UNCERTAIN_POLICY = Choice(typing.get_args(UncertainPolicy))
 _MEBIBYTES = Number(0, _TERABYTE_MB, "MiB")
+_NAME = Text(
+    "name", r"(?=.{1,64}$)[a-z0-9]+(-[a-z0-9]+)*", "small letters, digits and single hyphens between them"
+)
 
 
 def _timeout(low: int = 1) -> Number:
@@ -283,11 +286,7 @@ class Relay(Section, frozen=True, kw_only=True):
         str,
         live(
             "intake delivery",
-            Text(
-                "name",
-                r"(?=.{1,64}$)[a-z0-9]+(-[a-z0-9]+)*",
-                "small letters, digits and single hyphens between them",
-            ),
+            _NAME,
             "What it is called in the log, the history and on the command line.",
             required=True,
         ),
@@ -417,6 +416,71 @@ CAPTURE_RELAY = Relay(name="capture", kind="capture", default=True)
 """Takes everything where no relay is configured."""
 
 
+class Rule(Section, frozen=True, kw_only=True):
+    """Which relay takes which mail, each rule in a table `[[rules]]` of its own. It needs a condition, sender
+    or recipient; where both are given, both must hold. The smaller priority goes first, then the narrower
+    rule (by its recipient, then by its sender), then the one that stands first; the first that matches
+    decides. A message whose recipients match different rules is split. What no rule matches takes the
+    default relay.
+
+    A condition is a list of patterns, of which one must match: an address (`alice@example.org`), a domain
+    (`example.org` or `*@example.org`), the domains below one (`*.example.org`), or a glob
+    (`news-*@example.org`; `*` is any run of characters, `?` is one). `*` alone is everybody, `<>` the null
+    sender. Upper and lower case are the same in domains and not the same before the `@`. One text with
+    commas is a list, too. `dispatch route simulate FROM TO` shows what the rules do."""
+
+    name: Annotated[
+        str,
+        live(
+            "delivery",
+            _NAME,
+            "What it is called in the log and on the command line.",
+            required=True,
+        ),
+    ]
+    priority: Annotated[
+        int, live("delivery", Number(0, 1_000_000), "Rules with a smaller number are looked at first.")
+    ] = 100
+    enabled: Annotated[bool, live("delivery", _FLAG, "A rule that is switched off matches nothing.")] = True
+    sender: Annotated[
+        tuple[str, ...],
+        live(
+            "delivery",
+            kinds.AddressPatterns(),
+            "Patterns of the envelope's sender (MAIL FROM), not of the From field.",
+            default_words="any sender",
+        ),
+    ] = ()
+    recipient: Annotated[
+        tuple[str, ...],
+        live(
+            "delivery",
+            kinds.AddressPatterns(),
+            "Patterns of the envelope's recipient (RCPT TO), not of the To field.",
+            default_words="any recipient",
+        ),
+    ] = ()
+    action: Annotated[
+        Literal["relay", "hold"],
+        live(
+            "delivery",
+            Choice(("relay", "hold")),
+            "What happens to its mail: a relay takes it, or it is held for a person.",
+        ),
+    ] = "relay"
+    relays: Annotated[
+        tuple[str, ...],
+        live(
+            "delivery",
+            ListOf(_NAME, at_least=1),
+            """The relays that may take its mail, by name and in order. One that is switched off is passed
+            over; the first that is left takes the mail, and what it does not take is tried there again, not
+            at the next one. Where none is left the mail is held.""",
+            default_words="none; one must be given unless the action is hold",
+        ),
+    ] = ()
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting, checked. Made by `dispatch.settings.load`, or read from a snapshot."""
 
@@ -426,48 +490,52 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     logging: Logging = Logging()
     relays: tuple[Relay, ...] = ()
     """As configured; what works with relays asks for `effective_relays`."""
+    rules: tuple[Rule, ...] = ()
 
     def effective_relays(self) -> tuple[Relay, ...]:
         """The configured relays, or the one that captures everything."""
-        return self.relays or (msgspec.structs.replace(CAPTURE_RELAY, **self.inherited()),)
+        return self.relays or (msgspec.structs.replace(CAPTURE_RELAY, **self.inherited(RELAYS)),)
 
     def default_relay(self) -> Relay:
         """Takes what nothing else claims. It may be disabled: then that mail is held, loudly."""
         relays = self.effective_relays()
         return next((relay for relay in relays if relay.default), relays[0])
 
-    def inherited(self) -> dict[str, object]:
-        """The values that a relay has where it has none of its own."""
+    def inherited(self, section: str) -> dict[str, object]:
+        """The values that a table of a repeated section has where it has none of its own."""
         values: dict[str, object] = {}
-        for entry in RELAY_KEYS.values():
+        for entry in KEYS[section].values():
             if entry.key.inherits:
-                section, _, name = entry.key.inherits.partition(".")
-                values[entry.name] = getattr(getattr(self, section), name)
+                source, _, name = entry.key.inherits.partition(".")
+                values[entry.name] = getattr(getattr(self, source), name)
         return values
 
 
 RELAYS = "relays"
+RULES = "rules"
+REPEATED = {RELAYS: "relay", RULES: "rule"}
+"""Sections of which there is a table for each of something, told apart by its name; and what it is."""
 SECTIONS: dict[str, type[Section]] = {
     "listener": Listener,
     "spool": Spool,
     "queue": Queue,
     "logging": Logging,
     RELAYS: Relay,
+    RULES: Rule,
 }
 """In the order of the manual."""
-KEYS = {name: entries_of(name, model, repeated=name == RELAYS) for name, model in SECTIONS.items()}
+KEYS = {name: entries_of(name, model, repeated=name in REPEATED) for name, model in SECTIONS.items()}
 """Section, key, and what is known about it."""
-RELAY_KEYS = KEYS[RELAYS]
-PLAIN_KEYS = {entry.path: entry for name in SECTIONS if name != RELAYS for entry in KEYS[name].values()}
+PLAIN_KEYS = {entry.path: entry for name in SECTIONS if name not in REPEATED for entry in KEYS[name].values()}
 """The keys of the sections that exist once, by their paths."""
 
 
 def all_keys() -> list[Entry]:
     """In the order of the manual."""
-    return [*PLAIN_KEYS.values(), *RELAY_KEYS.values()]
+    return [entry for entries in KEYS.values() for entry in entries.values()]
 
 
 def find_key(path: str) -> Entry | None:
     """The key that a path names: `listener.ports`, or `relays.NAME.port` with any name."""
     section, *names = path.split(".")
-    return RELAY_KEYS.get(names[1]) if section == RELAYS and len(names) == 2 else PLAIN_KEYS.get(path)
+    return KEYS[section].get(names[1]) if section in REPEATED and len(names) == 2 else PLAIN_KEYS.get(path)

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Iterator
 
 from dispatch.settings.keys import Entry
-from dispatch.settings.model import KEYS, RELAYS, SECTIONS
+from dispatch.settings.model import KEYS, REPEATED, SECTIONS
 
 _OPENING = """\
 # Settings
@@ -27,6 +27,11 @@ allowed_cidrs = ["192.0.2.0/24", "2001:db8::/32"]
 [[relays]]
 name = "smarthost"
 host = "smtp.example.org"
+
+[[rules]]
+name = "newsletter"
+sender = "news-*@example.org"
+relays = ["smarthost"]
 ```
 
 As an environment variable a list is written with commas: `DISPATCH_LISTENER__PORTS=25,587`. A variable
@@ -46,7 +51,7 @@ def reference_page() -> str:
 def _lines() -> Iterator[str]:
     yield _OPENING
     for name, model in SECTIONS.items():
-        yield f"## {name}\n" if name != RELAYS else "## relays: one table for each relay\n"
+        yield f"## {name}" + (f": one table for each {REPEATED[name]}\n" if name in REPEATED else "\n")
         yield inspect.cleandoc(model.__doc__ or "") + "\n"
         for entry in KEYS[name].values():
             yield from _key(entry)

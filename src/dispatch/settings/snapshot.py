@@ -23,7 +23,7 @@ from pathlib import Path
 import msgspec
 
 from dispatch.settings.keys import ROLES, WITHHELD, Role
-from dispatch.settings.model import KEYS, RELAYS, Settings
+from dispatch.settings.model import KEYS, REPEATED, Settings
 
 _FORMAT = 1
 
@@ -75,12 +75,13 @@ def _withholding(settings: Settings, role: Role) -> Settings:
     sections: dict[str, object] = {}
     for name, entries in KEYS.items():
         withheld = {entry.name: WITHHELD for entry in entries.values() if role not in entry.key.roles}
-        if name != RELAYS:
+        if name not in REPEATED:
             sections[name] = msgspec.structs.replace(getattr(settings, name), **withheld)
         elif len(withheld) == len(entries):
             sections[name] = WITHHELD
         else:
-            sections[name] = tuple(msgspec.structs.replace(relay, **withheld) for relay in settings.relays)
+            tables = getattr(settings, name)
+            sections[name] = tuple(msgspec.structs.replace(table, **withheld) for table in tables)
     return msgspec.structs.replace(settings, **sections)
 
 
@@ -88,10 +89,11 @@ def _encode(number: int, settings: Settings, role: Role) -> bytes:
     told: dict[str, object] = {}
     for name, entries in KEYS.items():
         known = [entry.name for entry in entries.values() if role in entry.key.roles]
-        if name != RELAYS:
+        if name not in REPEATED:
             told[name] = {key: getattr(getattr(settings, name), key) for key in known}
         elif known:
-            told[name] = [{key: getattr(relay, key) for key in known} for relay in settings.relays]
+            tables = getattr(settings, name)
+            told[name] = [{key: getattr(table, key) for key in known} for table in tables]
     return msgspec.json.format(
         msgspec.json.encode({"format": _FORMAT, "number": number, "settings": told}), indent=1
     )

@@ -1,8 +1,8 @@
 """The sources of settings: what each of them gave, with where it stands, not yet checked.
 
-- The file is TOML: tables for sections, `[[relays]]` for each relay.
+- The file is TOML: tables for sections, `[[relays]]` for each relay, `[[rules]]` for each rule.
 - The environment has `DISPATCH_<SECTION>__<KEY>`, and `DISPATCH_RELAYS__<NAME>__<KEY>` where a hyphen of
-  the name is written `_`. Other `DISPATCH_*` variables are none of ours (Kubernetes makes
+  the name is written `_`; rules as relays. Other `DISPATCH_*` variables are none of ours (Kubernetes makes
   some for a service of that name): they are ignored, with one warning for all of them.
 - The command line has `--set section.key=value`.
 
@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from dispatch.settings.mistakes import Mistake, Origin
-from dispatch.settings.model import RELAYS, SECTIONS
+from dispatch.settings.model import REPEATED, SECTIONS
 
 DEFAULT_FILE = Path("/etc/dispatch/dispatch.toml")
 _VARIABLE_PREFIX = "DISPATCH_"
@@ -78,8 +79,8 @@ class _FileReader:
 
     def read(self, tables: Mapping[str, object]) -> tuple[list[Given], list[Mistake]]:
         for section, table in tables.items():
-            if section == RELAYS:
-                self._relays(table)
+            if section in REPEATED:
+                self._rows(section, table)
             elif isinstance(table, dict):
                 for name, value in table.items():
                     self._add(section, name, value, f"{section}.{name}")
@@ -89,27 +90,28 @@ class _FileReader:
                 self._add("", section, table, section)
         return self._given, self._mistakes
 
-    def _relays(self, rows: object) -> None:
+    def _rows(self, section: str, rows: object) -> None:
+        noun = REPEATED[section]
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            self._complain(RELAYS, "is no list of tables", "begin each relay with a line [[relays]]")
+            self._complain(section, "is no list of tables", f"begin each {noun} with a line [[{section}]]")
             return
         places: dict[str, int] = {}
         for place, row in enumerate(rows):
-            here = f"{RELAYS}[{place}]"
+            here = f"{section}[{place}]"
             name = row.pop("name", None)
             if not isinstance(name, str):
                 what = "is missing" if name is None else f"{name} is no text"
-                self._complain(f"{here}.name", what, 'write name = "smarthost", or what else you call it')
+                self._complain(f"{here}.name", what, f'write name = "my-{noun}", or what else you call it')
                 name = f"[{place}]"
             elif name in places:
-                first = self._origin(f"{RELAYS}[{places[name]}].name")
-                what = f'another relay is called "{name}" ({first})'
+                first = self._origin(f"{section}[{places[name]}].name")
+                what = f'another {noun} is called "{name}" ({first})'
                 self._complain(f"{here}.name", what, "give it a name of its own")
             else:
                 places[name] = place
-                self._add(f"{RELAYS}.{name}", "name", name, f"{here}.name")
+                self._add(f"{section}.{name}", "name", name, f"{here}.name")
             for key, value in row.items():
-                self._add(f"{RELAYS}.{name}", key, value, f"{here}.{key}")
+                self._add(f"{section}.{name}", key, value, f"{here}.{key}")
 
     def _add(self, table: str, name: str, value: object, spelled: str) -> None:
         self._given.append(Given(table, name, value, False, self._origin(spelled), spelled))
@@ -126,13 +128,13 @@ def _line_numbers(text: str) -> dict[str, int]:
     """The line on which each table and each key begins, as well as it can be told from outside."""
     found: dict[str, int] = {}
     table = ""
-    relays = -1
+    tables: Counter[str] = Counter()
     for number, line in enumerate(text.splitlines(), 1):
         if opening := _TABLE.match(line):
             table = opening[2]
             if opening[1] == "[[":
-                relays += table == RELAYS
-                table = f"{table}[{relays}]"
+                tables[table] += 1
+                table = f"{table}[{tables[table] - 1}]"
             found.setdefault(table, number)
         elif assignment := _ASSIGNMENT.match(line):
             spelled = re.sub(r"[\"' ]", "", assignment[1])
@@ -152,7 +154,7 @@ def from_environment(environ: Mapping[str, str]) -> tuple[list[Given], list[Mist
         if len(words) < 2 or not all(words):
             ignored.append(variable)
             continue
-        if words[0] == RELAYS:
+        if words[0] in REPEATED:
             words[1:-1] = [word.replace("_", "-") for word in words[1:-1]]
         given_here, mistakes_here = _from_text(words, value, Origin("environment", variable))
         given += given_here
@@ -180,15 +182,15 @@ def from_overrides(overrides: Sequence[str]) -> tuple[list[Given], list[Mistake]
 
 
 def _from_text(words: Sequence[str], value: str, origin: Origin) -> tuple[list[Given], list[Mistake]]:
-    """A key that was named outside the file. Naming a relay is enough to make it."""
+    """A key that was named outside the file. Naming a relay or a rule is enough to make it."""
     section, name = words[0], words[-1]
     spelled = ".".join(words)
-    if section != RELAYS:
+    if section not in REPEATED:
         return [Given(section, ".".join(words[1:]), value, True, origin, spelled)], []
     if len(words) != 3 or name == "name":
-        remedy = f"write {RELAYS}.NAME.key; the name is the word in the middle"
-        return [], [Mistake(origin, spelled, "names no relay and key", remedy)]
-    table = f"{RELAYS}.{words[1]}"
+        remedy = f"write {section}.NAME.key; the name is the word in the middle"
+        return [], [Mistake(origin, spelled, f"names no {REPEATED[section]} and key", remedy)]
+    table = f"{section}.{words[1]}"
     return [
         Given(table, "name", words[1], True, origin, table),
         Given(table, name, value, True, origin, spelled),

@@ -133,3 +133,8 @@ def test_a_host_is_a_name_or_an_address(tmp_path: Path, host: str) -> None:
 def test_anything_else_is_no_host(tmp_path: Path, host: str) -> None:
     (mistake,) = said(tmp_path, "", f"relays.a.host={host}")
     assert "is no host" in mistake
+
+
+def test_an_empty_name_is_no_name(tmp_path: Path) -> None:
+    (mistake,) = said(tmp_path, '[[relays]]\nname = ""\nhost = "x"\n')
+    assert mistake.startswith('2: relays[0].name: "" is no name')

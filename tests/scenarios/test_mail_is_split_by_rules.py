@@ -1,0 +1,106 @@
+"""Two upstreams beside each other: rules say who gets which mail, and the trouble of one stays its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from tests.scenarios.relay import Relay, until
+from tests.scenarios.upstream import STALL, Received, Upstream, always
+
+MESSAGES = 200
+LATER = {"retry_delays_seconds": [36_000]}
+
+
+@pytest.fixture
+def other() -> Iterator[Upstream]:
+    one = Upstream()
+    yield one
+    one.close()
+
+
+def tables(upstream: Upstream, other: Upstream, *rules: str) -> list[str]:
+    """Both relays, the first one the default, and rules behind the last of them."""
+    last = "\n".join([other.table(name="other"), *(f"[[rules]]\n{rule}" for rule in rules)])
+    return [upstream.table(default=True), last]
+
+
+TO_OTHER = 'name = "elsewhere"\nrecipient = "*.example.com, Example.NET"\nrelays = ["other"]'
+
+
+def subjects(received: list[Received]) -> set[str]:
+    return {each.content.partition(b"\r\n\r\n")[2].decode().strip() for each in received}
+
+
+def test_a_message_to_two_recipients_is_split_and_each_gets_it_once(
+    relay: Relay, upstream: Upstream, other: Upstream
+) -> None:
+    relay.configure(*tables(upstream, other, TO_OTHER)).start()
+    to = ("a@example.org", "b@EXAMPLE.net", "c@example.com", "d@x.y.example.com")
+    message_id = relay.send(to=to)
+    relay.story_in_state(message_id, "delivered")
+    assert [each.recipients for each in upstream.received] == [["a@example.org", "c@example.com"]]
+    assert [each.recipients for each in other.received] == [["b@EXAMPLE.net", "d@x.y.example.com"]]
+    assert upstream.received[0].content.endswith(b"It works.\r\n")
+
+
+def test_an_upstream_that_hangs_after_the_data_delays_only_its_own_mail(
+    relay: Relay, upstream: Upstream, other: Upstream
+) -> None:
+    other.script = always("content", STALL)
+    relay.configure(*tables(upstream, other, TO_OTHER)).start()
+    with relay.client() as client:
+        for number in range(MESSAGES):
+            content = b"Subject: x\r\n\r\n%d\r\n" % number
+            client.sendmail("me@example.org", [f"u{number}@example.org", f"u{number}@example.net"], content)
+    until(lambda: len(upstream.delivered) == MESSAGES, "all mail of the one that works has arrived")
+    assert subjects(upstream.delivered) == {str(number) for number in range(MESSAGES)}
+    assert other.received, "the other has whole messages"
+    assert not other.delivered, "and hangs"
+
+    other.script = lambda step, argument, count: None
+    other.release()
+    until(lambda: len(other.delivered) == MESSAGES, "the rest follows")
+    assert subjects(other.delivered) == {str(number) for number in range(MESSAGES)}
+    assert all(each.recipients[0].endswith("@example.org") for each in upstream.received)
+
+
+def test_a_changed_rule_is_for_mail_that_comes_and_not_for_mail_that_waits(
+    relay: Relay, upstream: Upstream, other: Upstream
+) -> None:
+    other.script = always("RCPT", "451 4.3.0 Later")
+    relay.configure(*tables(upstream, other, TO_OTHER), spool=LATER).start()
+    waiting = relay.send()
+    until(lambda: relay.said("retrying"), "it waits for its retry")
+
+    relay.configure(*tables(upstream, other), spool=LATER).reload()
+    relay.send(to=("new@example.net",))
+    until(lambda: upstream.delivered, "what comes takes the default relay now")
+    [row] = relay.queue()
+    assert (row["relay"], row["state"]) == ("other", "waiting")
+    relay.kill()
+    relay.start()
+    [row] = relay.queue()
+    assert row["relay"] == "other", "a restart does not move it either"
+
+    gone = tables(upstream, other)[0]
+    relay.configure(gone, spool=LATER).reload()
+    relay.cli("queue", "retry", waiting)
+    until(lambda: len(upstream.delivered) == 2, "its relay is gone: a retry follows the rules there are now")
+    assert {each.recipients[0] for each in upstream.delivered} == {"new@example.net", "you@example.net"}
+
+
+def test_a_rule_holds_mail_until_it_is_gone_and_a_person_releases_it(
+    relay: Relay, upstream: Upstream, other: Upstream
+) -> None:
+    hold = 'name = "review"\nrecipient = "example.net"\naction = "hold"'
+    relay.configure(*tables(upstream, other, hold)).start()
+    held = relay.send(to=("a@example.org", "b@example.net"))
+    until(lambda: upstream.delivered, "the other recipient's mail is not held")
+    [row] = until(lambda: relay.queue("--state", "held"), "it is held")
+    assert row["recipient"] == "b@example.net"
+    assert row["reason"] == "the rule 'review' holds it"
+    relay.configure(*tables(upstream, other, TO_OTHER)).reload()
+    relay.cli("queue", "release", held)
+    until(lambda: other.delivered, "released, it goes where the rules say now")
+    assert other.delivered[0].recipients == ["b@example.net"]
