@@ -102,6 +102,7 @@ EVENTS: dict[str, Event] = {
     "relay_missing": Event("warning", "Mail waits for a relay that is configured no more."),
     "no_relay": Event("warning", "No relay is configured: mail is captured, nothing leaves this machine."),
     "relay_disabled": Event("warning", "The default relay is disabled: its mail is held."),
+    "rule_holds": Event("warning", "No relay of a routing rule is enabled: its mail is held."),
     "breaker_opened": Event("warning", "A relay failed too often; its mail waits."),
     "breaker_closed": Event("info", "A relay works again."),
     "message_quarantined": Event(
