@@ -37,11 +37,12 @@ test: check ## Check, then run every test but the long ones
 test-long: setup ## Run the long tests: minutes of simulation and fuzzing
 	$(BIN)/pytest -n auto -m long -q --timeout 3600
 
-crash: setup ## Kill the processes 200 times under load and audit (KILLS=, RATE=)
-	$(BIN)/python -m tests.scenarios.crash --kills $(or $(KILLS),200) --rate $(or $(RATE),600)
+crash: setup ## Kill the processes and cut the power under load, and audit (KILLS=200 CUTS=100 RATE=600 SEED=)
+	$(BIN)/python -m tests.scenarios.crash --kills $(or $(KILLS),200) --cuts $(or $(CUTS),100) \
+	  --rate $(or $(RATE),600) $(if $(SEED),--seed $(SEED))
 
-bench: setup ## End to end beside Postfix (root, Debian's postfix; ARGS=options)
-	$(BIN)/python -m bench.against_postfix $(ARGS)
+bench: setup ## Benchmarks beside Postfix (root, Debian's postfix; ARGS="[PART …] [--quick]")
+	$(BIN)/python -m bench $(ARGS)
 
 check: setup ## Lint, formatting, types, import layers
 	$(BIN)/ruff check $(TREES)

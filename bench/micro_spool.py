@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
+import timeit
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,11 +26,15 @@ from dispatch.runtime.machine import (
     SystemFile,
     SystemThreads,
 )
+from dispatch.spool.frames import GENESIS, build_batch
 from dispatch.spool.log import SegmentLog
 from dispatch.spool.reader import SegmentReader
 
 RECORD_BYTES = 4096
 RECORDS = 20_000
+READS = 2_000
+LEDGER_RECORD_BYTES = 200
+"""A third of what a message leaves in the ledger."""
 
 
 class IdleFile(SystemFile):
@@ -103,6 +108,31 @@ def read(root: Path) -> tuple[float, int]:
     return (time.perf_counter() - start_s) / records * 1e6, records
 
 
+def read_at_end(root: Path) -> float:
+    """Microseconds a read of the newest record, as a reader that keeps up makes it."""
+    reader = SegmentReader(SystemDisk(root), "log", mark=MarkFile(root / "mark", writable=False))
+    cursor = newest = reader.oldest
+    while entries := reader.read(cursor, 256 << 10):
+        newest, cursor = entries[-1].lsn, entries[-1].next
+    start_s = time.perf_counter()
+    for _ in range(READS):
+        reader.read(newest, 256 << 10)
+    return (time.perf_counter() - start_s) / READS * 1e6
+
+
+def framing(records: int) -> tuple[float, float]:
+    """Microseconds for building a batch of ledger records, without and with the chain."""
+    batch = [[b"x" * LEDGER_RECORD_BYTES]] * records
+
+    def build(before: bytes | None) -> float:
+        def one() -> None:
+            build_batch(batch, lsn=0, generation=1, previous_end=0, synced=0, before=before)
+
+        return min(timeit.repeat(one, number=200, repeat=50)) / 200 * 1e6
+
+    return build(None), build(GENESIS)
+
+
 def in_folder(parent: Path, work: Callable[[Path], None]) -> None:
     root = Path(tempfile.mkdtemp(dir=parent))
     try:
@@ -123,6 +153,7 @@ def main() -> None:
             if batch == 64:
                 us, records = read(root / "real")
                 print(f"\nread {records} records: {us:.2f} us a record")
+                print(f"read the newest: {read_at_end(root / 'real'):.1f} us a read")
 
         return work
 
@@ -134,6 +165,12 @@ def main() -> None:
         print(f"ledger, 50 ms: {rate:.0f} records/s, {cpu_us:.1f} us cpu, {loop_us:.1f} us on the loop")
 
     in_folder(parent, ledger)
+
+    print(f"\nbatches of {LEDGER_RECORD_BYTES} byte records: us to frame one, and what the chain adds\n")
+    print(" batch    plain  chained  more a message of 3 records")
+    for batch in (1, 3, 10, 30):
+        plain_us, chained_us = framing(batch)
+        print(f"{batch:6} {plain_us:8.2f} {chained_us:8.2f} {3 * (chained_us - plain_us) / batch:10.2f}")
 
 
 if __name__ == "__main__":

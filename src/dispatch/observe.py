@@ -76,6 +76,12 @@ EVENTS: dict[str, Event] = {
     # the logs
     "history_fault": Event("error", "History cannot be written; it is tried again, and nothing else stops."),
     "log_recovered": Event("info", "A log was read after a start: what it held, what of it was cut."),
+    "log_damaged": Event(
+        "error", "Part of a log could not be read after a start; its bytes are kept beside it as .damaged."
+    ),
+    "mark_disbelieved": Event(
+        "error", "A log's durable mark says what cannot be; the log goes on from its true end."
+    ),
     "log_fault": Event("error", "A log cannot be written; what waits for it is refused or tried again."),
     "log_well": Event("info", "A log that could not be written works again."),
     "log_upkeep_fault": Event(
@@ -85,7 +91,9 @@ EVENTS: dict[str, Event] = {
         "warning", "Content files that nobody needs could not be removed; a later start removes them."
     ),
     "mail_corrupt": Event("error", "Part of the mail log is damaged and was set aside."),
-    "content_unreadable": Event("error", "The file of a large message cannot be read; its deliveries wait."),
+    "content_unreadable": Event(
+        "error", "The file of a large message cannot be read; its deliveries are set aside."
+    ),
     "mail_missing": Event(
         "error", "Acknowledged mail is gone from the mail log before it was taken up: files were removed."
     ),
@@ -106,7 +114,9 @@ EVENTS: dict[str, Event] = {
     "breaker_opened": Event("warning", "A relay failed too often; its mail waits."),
     "breaker_closed": Event("info", "A relay works again."),
     "message_quarantined": Event(
-        "error", "A message was in hand each time the process died; it is set aside."
+        "error",
+        "A message is set aside until a person looks: it was in hand each time the process died, or its"
+        " content file cannot be read.",
     ),
     "clock_jumped": Event("warning", "The wall clock jumped; due times were set right."),
     # outcomes
@@ -114,7 +124,10 @@ EVENTS: dict[str, Event] = {
     "retrying": Event("info", "A recipient's attempt failed and will be repeated."),
     "failed": Event("warning", "A recipient's final outcome: bounced, expired or given up."),
     "ended": Event("info", "A recipient's final outcome: cancelled, discarded or suppressed."),
-    "uncertain": Event("warning", "No reply came after the end of data: it may have been delivered."),
+    "uncertain": Event(
+        "warning",
+        "It may have been delivered: no reply came after the end of data, or the machine lost power.",
+    ),
 }
 
 

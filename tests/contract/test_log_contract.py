@@ -85,6 +85,7 @@ class SegmentWorld:
             mark=self._mark,
             sync_interval_s=self._interval_s,
             segment_bytes=SEGMENT_BYTES,
+            chained=self._interval_s > 0,
         )
 
     def reader(self) -> LogReader:
@@ -124,6 +125,7 @@ class MachineWorld:
             mark=self._mark,
             sync_interval_s=self._interval_s,
             segment_bytes=SEGMENT_BYTES,
+            chained=self._interval_s > 0,
         )
 
     def reader(self) -> LogReader:
@@ -349,6 +351,9 @@ def test_a_restart_changes_nothing_and_goes_on_behind(world: World) -> None:
     reader = world.reader()
     for _ in range(3):
         world.restart()
+        end = read_all(reader)[-1].next
+        assert end == reader.durable == world.log.durable
+        assert reader.read(end, 1000) == []
     after = put(world, *records("more", 30, 5000))
     assert [entry.lsn for entry in read_all(world.reader())] == before + after
     assert read_all(reader) == read_all(world.reader())

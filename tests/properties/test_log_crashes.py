@@ -9,6 +9,9 @@ start, and at the end, the log is read and compared with what the clients were t
 - not told: it may be there; if recovery found it, it is called unanswered, and it stays.
 
 A second reader lives beside the writer and must come to see exactly the same log, never beyond the mark.
+
+The ledger's chain is followed as well: it is unbroken after all of that, and goes on from every head that it
+ever had. Where a byte of it was damaged, the batch that holds it is named, and nothing else.
 """
 
 from __future__ import annotations
@@ -22,9 +25,12 @@ from tests.simulation.disk import Crash, Operation, SimulatedDisk, disk_full, io
 from tests.simulation.loop import SimulatedChance, SimulatedLoop, SimulatedMark
 
 from dispatch.ports import AppendFault, Entry, Lsn
+from dispatch.spool.chain import Break, ChainReport, Head, Noted, Why, verify_chain
 from dispatch.spool.faults import LogUnwell
 from dispatch.spool.log import SegmentLog
 from dispatch.spool.reader import SegmentReader
+from dispatch.spool.scan import SegmentScan
+from dispatch.spool.segments import Segment, read_succession, segment_names
 
 SEGMENT_BYTES = 16 << 10
 LEDGER_INTERVAL_S = 0.05
@@ -57,6 +63,8 @@ class History:
         self._seen: list[Entry] = []
         """What the reader beside the writer saw, and where it stands."""
         self._cursor = Lsn(0)
+        self._head: Head | None = None
+        """The chain's, as it was last seen."""
         self.log: SegmentLog
         self._beside: SegmentReader
         self.start()
@@ -81,6 +89,7 @@ class History:
                     sync_interval_s=self._interval_s,
                     segment_bytes=SEGMENT_BYTES,
                     spares=4,
+                    chained=self._interval_s > 0,
                 )
             except Crash:
                 power = self.disk.chance.random() < 0.5
@@ -114,6 +123,11 @@ class History:
             self.disk.power_cut()
             self._mark.power_cut(self.disk.chance)
             self._beside = SegmentReader(self.disk.process(), FOLDER, mark=self._mark)
+
+    def die_and_start(self, power: bool) -> None:
+        """Without looking at what is left."""
+        self._die(power)
+        self.start()
 
     def _check_after_start(self, untold: set[int], flushed: range, power: bool) -> None:
         assert not self.log.recovery.damage
@@ -189,6 +203,33 @@ class History:
             if lsn >= self._released:
                 assert found.get(number) == lsn, "was there, and is not"
         self._stays.update(found)
+        if self._interval_s:
+            self._check_chain()
+        return found
+
+    def _check_chain(self) -> None:
+        report = self.follow_chain()
+        assert report.breaks == ()
+        assert report.noted in (None, Noted.CONTINUED, Noted.OLDER)
+        if report.noted is Noted.OLDER:
+            assert self._head is not None and self._head.lsn <= self._released
+        self._head = report.head
+
+    def follow_chain(self) -> ChainReport:
+        return verify_chain(self._process, FOLDER, self._mark.load(), self._head)
+
+    def batches(self) -> list[tuple[Segment, int, int]]:
+        """Segment, place and end of every batch that is kept."""
+        found = []
+        succession = read_succession(self._process, FOLDER, segment_names(self._process.names(FOLDER)))
+        for segment, stop in zip(succession.segments, succession.ends, strict=True):
+            scan = SegmentScan(
+                self._process.open(f"{FOLDER}/{segment.name}"), segment.generation, segment.base
+            )
+            lsn = segment.first
+            while lsn < stop and (head := scan.batch(lsn, stop)):
+                found.append((segment, lsn, head.end))
+                lsn = head.end
         return found
 
     def end(self) -> None:
@@ -332,6 +373,32 @@ def live_through(steps: list[Step], seed: int, sync_interval_s: float) -> None:
     for step in steps:
         history.survive(partial(step, history))
     history.end()
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=st.lists(STEPS, max_size=20), seed=st.integers(0, 1 << 32), place=st.data())
+def test_damage_of_the_ledger_is_named_and_nothing_else_is(
+    steps: list[Step], seed: int, place: st.DataObject
+) -> None:
+    history = History(seed, LEDGER_INTERVAL_S)
+    for step in steps:
+        history.survive(partial(step, history))
+    history.end()
+    segment, lsn, end = place.draw(st.sampled_from(history.batches()))
+    at = place.draw(st.integers(lsn, end - 1))
+    path = f"{FOLDER}/{segment.name}"
+    byte = history.disk.content(path)[at - segment.base]
+    history.disk.damage(path, at - segment.base, bytes([byte ^ 0x40]))
+    named = history.follow_chain().breaks
+    padding = not named
+    assert named == (() if padding else (Break(lsn, end, Why.UNREADABLE),))
+    if padding:
+        assert byte == 0, "only what fills a batch up is not vouched for"
+    power = place.draw(st.booleans())
+    history.die_and_start(power)
+    history.append(100)
+    history.loop.advance(60)
+    assert history.follow_chain().breaks == named
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -115,6 +115,7 @@ def _finish(world: World, life: Life) -> None:
         raise AssertionError("it never stops dying")
     audit = Audit(life.ledger)
     world.check(audit)
+    world.check_explanations(audit)
     _nothing_is_lost(world, audit)
     _nothing_is_left(world, life, audit)
     life.bury()

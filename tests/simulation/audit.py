@@ -12,7 +12,7 @@ from dispatch.mail.ids import MessageId
 from dispatch.mail.message import Message
 from dispatch.ports import LogReader, Lsn
 from dispatch.queue.replay import Records
-from dispatch.spool.records import Accepted, Attempted, Moved, Sending
+from dispatch.spool.records import Accepted, Attempted, Claimed, Moved, Parked, Placed, Sending
 
 Key = tuple[MessageId, int]
 
@@ -29,26 +29,40 @@ class Audit:
         """*Sending* records."""
         self.uncertain: Counter[Key] = Counter()
         self.delivered: Counter[Key] = Counter()
-        self.power: set[MessageId] = set()
+        self.power: Counter[Key] = Counter()
+        """How often it is called *uncertain (power)*."""
+        self._power_at: dict[Key, Lsn] = {}
         self._open: set[Key] = set()
         """*Sending*, and no word since."""
-        for _, record in Records(ledger, Lsn(0)):
-            self._follow(record)
+        self._parked: set[Key] = set()
+        self._claimed: set[Key] = set()
+        for lsn, record in Records(ledger, Lsn(0)):
+            self._follow(lsn, record)
 
-    def _follow(self, record: object) -> None:
+    def explains(self, key: Key, cut: Lsn) -> bool:
+        """Whether the ledger says, behind the place where a power cut ended it, that this one may have been
+        tried without a trace."""
+        return self._power_at.get(key, Lsn(-1)) >= cut
+
+    def _follow(self, lsn: Lsn, record: object) -> None:
         match record:
             case Accepted():
                 assert record.message.id not in self.messages, "taken up twice"
                 self.messages[record.message.id] = record.message
                 for index in range(len(record.message.envelope.recipients)):
                     self.states[record.message.id, index] = _WAITING
-                if record.power:
-                    self.power.add(record.message.id)
+                    if record.power:
+                        self._lost_power((record.message.id, index), lsn)
+            case Parked():
+                self._parked.update(_keys(record.placed))
+            case Claimed():
+                self._claimed.update(_keys(record.placed))
             case Sending():
                 for index in record.indexes:
                     key = record.id, index
                     assert self.states[key] is _WAITING, f"sent although {self.states[key]}"
                     assert key not in self._open, "sent while an earlier attempt has no outcome"
+                    assert key not in self._parked or key in self._claimed, "sent without having been claimed"
                     self._open.add(key)
                     self.sent[key] += 1
             case Attempted():
@@ -58,6 +72,13 @@ class Audit:
             case Moved():
                 for index in record.indexes:
                     self._moved((record.id, index), record)
+                    if record.power:
+                        self._lost_power((record.id, index), lsn)
+
+    def _lost_power(self, key: Key, lsn: Lsn) -> None:
+        assert self.states[key] is _WAITING and key not in self._open
+        self.power[key] += 1
+        self._power_at[key] = lsn
 
     def _attempted(self, message_id: MessageId, index: int, what: Move, state: DeliveryState) -> None:
         key = message_id, index
@@ -70,8 +91,10 @@ class Audit:
             assert key in self._open, "delivered without having been sent"
         self.states[key] = state
         self._open.discard(key)
+        self._claimed.discard(key)
 
     def _moved(self, key: Key, record: Moved) -> None:
+        self._claimed.discard(key)
         if record.move is Move.LOSE_REPLY:
             assert key in self._open, "called uncertain without having been sent"
             assert self.states[key] is _WAITING
@@ -82,3 +105,7 @@ class Audit:
         assert key not in self._open, f"{record.move} while it was being sent"
         self.states[key] = move(self.states[key], record.move)
         assert self.states[key] is record.state
+
+
+def _keys(placed: tuple[Placed, ...]) -> list[Key]:
+    return [(each.id, index) for each in placed for index in each.indexes]

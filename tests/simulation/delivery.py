@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
-from tests.simulation.audit import Audit
+from tests.simulation.audit import Audit, Key
 from tests.simulation.machine import Death, Machine, Process
 from tests.simulation.upstreams import Received, Upstream
 
@@ -85,12 +85,17 @@ class World:
         self.acknowledged: set[MessageId] = set()
         self.refused: set[MessageId] = set()
         self.trouble = 1.0
-        self.forgotten: Counter[tuple[MessageId, int]] = Counter()
-        """What upstreams received that a power cut took out of the ledger: how often."""
+        self.forgotten: dict[Key, list[Lsn]] = {}
+        """What upstreams received that power cuts took out of the ledger, and where each cut ended it."""
         self.alarms: list[str] = []
         self.accidents = 0
         """Deaths that no message is to blame for."""
-        self._power_was_cut = False
+        self.power_cuts = 0
+        self.power_was_cut = False
+        """And what a start had to find out about it is not durable yet."""
+        self._cut_at: Lsn | None = None
+        """Where the power cut has ended the ledger; None where the ledgers before and after agree."""
+        self._unseen = False
         self.life: Life | None = None
 
     def start(self, *, die_after: int | None = None) -> Life:
@@ -111,7 +116,18 @@ class World:
     def cut_power(self) -> None:
         """No process is left."""
         self.machine.cut_power()
-        self._power_was_cut = True
+        self.power_cuts += 1
+        self.power_was_cut = self._unseen = True
+
+    def found_ledger(self, end: Lsn) -> None:
+        """A start has found the ledger with this end."""
+        if self._unseen:
+            self._cut_at = end
+            self._unseen = False
+
+    def recovered(self) -> None:
+        """What a start had to find out is durable."""
+        self.power_was_cut = False
 
     def make_message(self, incarnation: int) -> tuple[Message, bytes]:
         random, now_ms = self.random, int((self.machine.now_s + self.machine.wall_offset_s) * 1000)
@@ -141,23 +157,31 @@ class World:
     def check(self, audit: Audit) -> None:
         """What must hold at any time, given what the ledger says."""
         for key, taken in self.received.taken.items():
-            excuses = audit.uncertain[key] + self.forgotten[key]
+            explained = sum(audit.explains(key, cut) for cut in self.forgotten.get(key, ()))
+            excuses = audit.uncertain[key] + explained
             assert len(taken) <= 1 + excuses, f"taken {len(taken)} times: {key[0].hex()} {key[1]}"
+        assert self.power_cuts or not audit.power, "called uncertain (power), and no power was cut"
         for key, count in audit.delivered.items():
             assert count == 1, f"{key} delivered {count} times"
             assert key in self.received.taken, f"{key} called delivered, but nobody has it"
         assert not self.refused & set(audit.messages), "refused, and taken up"
 
     def _compare(self, audit: Audit) -> None:
-        """*Sending* was in the ledger before anything left, unless a power cut took it out again."""
+        """*Sending* was in the ledger before anything left, unless a power cut took it out: then once."""
         for key, taken in self.received.taken.items():
-            for place, number in enumerate(taken):
-                if number > audit.sent[key]:
-                    assert self._power_was_cut, f"{key[0].hex()} {key[1]} left without a record"
-                    self.forgotten[key] += 1
-                    taken[place] = 0
+            lost = [place for place, number in enumerate(taken) if number > audit.sent[key]]
+            if lost:
+                assert self._cut_at is not None, f"{key[0].hex()} {key[1]} left without a record"
+                assert len(lost) == 1, f"{key[0].hex()} {key[1]} left twice without a durable record"
+                self.forgotten.setdefault(key, []).append(self._cut_at)
+                taken[lost[0]] = 0
         self.received.sendings = Counter(audit.sent)
-        self._power_was_cut = False
+        self._cut_at = None
+
+    def check_explanations(self, audit: Audit) -> None:
+        """At the end: whatever a power cut took out of the ledger is called *uncertain (power)* in it."""
+        for key, cuts in self.forgotten.items():
+            assert all(audit.explains(key, cut) for cut in cuts), f"{key[0].hex()} {key[1]} has no power mark"
 
 
 class Life:
@@ -181,6 +205,7 @@ class Life:
         process.die_after(die_after)
         self.mail_log = self._log("mail/0", 0.0)
         self.ledger_log = self._log("ledger/0", 0.05)
+        world.found_ledger(self.ledger_log.durable)
         mail = SegmentReader(process.disk, "mail/0", mark=machine.mark("mail/0"))
         self.ledger = SegmentReader(process.disk, "ledger/0", mark=machine.mark("ledger/0"))
         self.store = store = HurtStore.open(machine.folder / "parked.db")
@@ -210,8 +235,16 @@ class Life:
             remove_files=self._remove_files,
             alarm=lambda event, **fields: world.alarms.append(event),
         )
-        scheduler = self.scheduler = Scheduler(self.seams, self.lanes, recovered.cursor, Lsn(0))
-        Resumption(self.seams, scheduler, store, int(process.wall() * 1000)).run(recovered)
+        power_until = machine.mark("power")
+        if world.power_was_cut:
+            power_until.store(mail.durable)
+        scheduler = self.scheduler = Scheduler(
+            self.seams, self.lanes, recovered.cursor, Lsn(power_until.load())
+        )
+        Resumption(self.seams, scheduler, store, int(process.wall() * 1000)).run(
+            recovered, power=world.power_was_cut
+        )
+        self.book.once_durable(world.recovered)
         self.housekeeping = Housekeeping(
             scheduler,
             self.seams,
@@ -237,6 +270,7 @@ class Life:
             sync_interval_s=sync_interval_s,
             segment_bytes=SEGMENT_BYTES,
             spares=0,
+            chained=sync_interval_s > 0,
         )
 
     def _lane(self, name: str) -> Lane:

@@ -65,74 +65,117 @@ class Inode:
         """Its latest name."""
         self.cache = bytearray()
         self.platter = bytearray()
-        self.versions: dict[int, list[bytes]] = {}
-        """Sector number to what it held since the last good sync, the newest last."""
         self.lengths: list[int] = []
         """Lengths since the last good sync."""
+        self._versions: dict[int, list[bytes]] = {}
+        """Sector number to what it held since the last good sync, the newest last, but for `_writes`."""
+        self._writes: list[tuple[int, bytes, bytearray, int]] = []
+        """Writes since then that are not in `_versions`: offset, data, what they replaced, length before.
+
+        Most writes are synced before anybody asks for versions, which cost more than all else."""
+        self._shortest: int | None = None
+        """To which length it was truncated since the last good sync."""
 
     def write(self, offset: int, data: bytes) -> None:
+        cache = self.cache
+        length = len(cache)
         end = offset + len(data)
-        if end > len(self.cache):
-            self.cache.extend(bytes(end - len(self.cache)))
-        self.cache[offset:end] = data
-        for sector in range(offset // SECTOR_BYTES, -(-end // SECTOR_BYTES)):
-            self.versions.setdefault(sector, []).append(self._cached(sector))
-        self.lengths.append(len(self.cache))
+        self._writes.append((offset, data, cache[offset:end], length))
+        if offset > length:
+            cache.extend(bytes(offset - length))
+        cache[offset:end] = data
+        self.lengths.append(len(cache))
 
     def truncate(self, size_bytes: int) -> None:
-        if size_bytes < len(self.cache):
-            del self.cache[size_bytes:]
-        else:
-            self.cache.extend(bytes(size_bytes - len(self.cache)))
+        if size_bytes != len(self.cache):
+            self._note_versions()
+            self._resize(self.cache, size_bytes)
         self.lengths.append(size_bytes)
+        self._shortest = size_bytes if self._shortest is None else min(self._shortest, size_bytes)
 
     def sync(self) -> None:
-        for sector in self.versions:
-            self._put(self.platter, sector, self._cached(sector))
+        if self._shortest is not None:
+            del self.platter[self._shortest :]
+        for sector in self._versions:
+            self._put(self.platter, sector * SECTOR_BYTES, self._cached(sector))
+        start = end = 0
+        for offset, data, _, _ in self._writes:
+            if offset != end:
+                self._sync_range(start, end)
+                start = offset
+            end = offset + len(data)
+        self._sync_range(start, end)
         self._resize(self.platter, len(self.cache))
-        self.versions.clear()
-        self.lengths.clear()
+        self._forget()
+
+    def _sync_range(self, start: int, end: int) -> None:
+        """Whole sectors go to the platter, never a part of one."""
+        if start < end:
+            first = start // SECTOR_BYTES * SECTOR_BYTES
+            behind = -(-end // SECTOR_BYTES) * SECTOR_BYTES
+            self._put(self.platter, first, self.cache[first:behind])
 
     def sync_badly(self, chance: Random) -> None:
         """Some sectors reach the platter, some of the others are forgotten by the cache as well."""
+        self._note_versions()
         length = len(self.cache)
-        for sector in list(self.versions):
+        # Most kernels forget nothing until they need the memory.
+        forgotten = chance.choice((0, 0.5))
+        for sector in list(self._versions):
+            start = sector * SECTOR_BYTES
             if chance.random() < 0.5:
-                self._put(self.platter, sector, self._cached(sector))
-            elif chance.random() < 0.5:
-                held = bytes(self.platter[sector * SECTOR_BYTES : (sector + 1) * SECTOR_BYTES])
-                self._put(self.cache, sector, held.ljust(SECTOR_BYTES, b"\0"))
+                self._put(self.platter, start, self._cached(sector))
+            elif chance.random() < forgotten:
+                held = bytes(self.platter[start : start + SECTOR_BYTES])
+                self._put(self.cache, start, held.ljust(SECTOR_BYTES, b"\0"))
         self._resize(self.platter, max(len(self.platter), length))
         self._resize(self.cache, length)
-        self.versions.clear()
-        self.lengths.clear()
+        self._forget()
 
     def rot(self, offset: int, data: bytes) -> None:
         assert offset + len(data) <= len(self.cache), "rot beyond the file's end"
+        self._note_versions()
         self.cache[offset : offset + len(data)] = data
         for sector in range(offset // SECTOR_BYTES, -(-(offset + len(data)) // SECTOR_BYTES)):
-            if sector in self.versions:
-                self.versions[sector] = [self._cached(sector)]
+            if sector in self._versions:
+                self._versions[sector] = [self._cached(sector)]
             else:
-                self._put(self.platter, sector, self._cached(sector))
+                self._put(self.platter, sector * SECTOR_BYTES, self._cached(sector))
 
     def lose_power(self, chance: Random) -> None:
+        self._note_versions()
         length = chance.choice([len(self.platter), *self.lengths])
-        for sector, versions in self.versions.items():
+        for sector, versions in self._versions.items():
             kept = chance.randrange(len(versions) + 1)
             if kept:
-                self._put(self.platter, sector, versions[kept - 1])
+                self._put(self.platter, sector * SECTOR_BYTES, versions[kept - 1])
         self._resize(self.platter, length)
         self.cache = bytearray(self.platter)
-        self.versions.clear()
+        self._forget()
+
+    def _note_versions(self) -> None:
+        """Undo the writes that are not noted, then do them again and look at each sector."""
+        cache = self.cache
+        for offset, _, held, length in reversed(self._writes):
+            cache[offset : offset + len(held)] = held
+            del cache[length:]
+        for offset, data, _, _ in self._writes:
+            self._put(cache, offset, data)
+            for sector in range(offset // SECTOR_BYTES, -(-(offset + len(data)) // SECTOR_BYTES)):
+                self._versions.setdefault(sector, []).append(self._cached(sector))
+        self._writes.clear()
+
+    def _forget(self) -> None:
+        self._versions.clear()
+        self._writes.clear()
         self.lengths.clear()
+        self._shortest = None
 
     def _cached(self, sector: int) -> bytes:
         return bytes(self.cache[sector * SECTOR_BYTES : (sector + 1) * SECTOR_BYTES])
 
     @staticmethod
-    def _put(where: bytearray, sector: int, data: bytes) -> None:
-        start = sector * SECTOR_BYTES
+    def _put(where: bytearray, start: int, data: Buffer) -> None:
         if start > len(where):
             where.extend(bytes(start - len(where)))
         where[start : start + len(data)] = data
@@ -309,7 +352,8 @@ class SimulatedFile:
         data = b"".join(buffers)
         try:
             self._disk.check("write", self._inode.path)
-            if max(0, offset + len(data) - len(self._inode.cache)) > self._disk.free_bytes:
+            growth = offset + len(data) - len(self._inode.cache)
+            if growth > 0 and growth > self._disk.free_bytes:
                 raise disk_full()
         except (OSError, Crash):
             self._write_prefix(offset, data)

@@ -1,15 +1,18 @@
 """A simulated machine on which asyncio runs: virtual time, threads, disk and marks, all from one seed.
 
 `Machine` is the hardware with what outlives a process: disk, marks, a folder for what needs real files
-(SQLite, mapped files) and the time. `Process` is one life of a process on it: an event loop that never waits,
+(mapped files) and the time. `Process` is one life of a process on it: an event loop that never waits,
 so hours pass in milliseconds, and the ports that the product is made of. Everything that asyncio offers works
 on that loop except real file descriptors.
 
-- Time moves only when nothing else is left to do; it jumps to the next timer.
+- Several processes take turns (`Machine.turn`): one round of one loop that has something to do, drawn by
+  chance. A process that is alone may also be `run` until something is done.
+- Time moves only when nothing else is left to do in any of them; it jumps to the next timer.
 - A worker's job runs as one step at a random moment after it was asked for, and its answer comes at another
   one after that; jobs and answers of one worker keep their order.
 - A crash is `Death`, raised from any step: what else was to happen in that round of the loop does not.
-  `die_after` raises it at the n-th callback from now. After it the process is only good for `bury`.
+  `die_after` raises it at the n-th callback from now, a fault of the disk in the middle of one. After it
+  the process is only good for `bury`.
 
 Trap: objects of a dead process must do nothing when the garbage collector finds their coroutines suspended
 in a `finally`. Whoever starts tasks that touch the product sees to that before `bury`.
@@ -18,13 +21,15 @@ in a `finally`. Whoever starts tasks that touch the product sees to that before 
 from __future__ import annotations
 
 import asyncio
+import heapq
+import math
 from collections import deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
 
-from tests.simulation.disk import Crash, SimulatedDisk
+from tests.simulation.disk import Crash, SimulatedDisk, SimulatedProcess
 from tests.simulation.loop import SimulatedChance, SimulatedMark
 
 T = TypeVar("T")
@@ -38,46 +43,63 @@ class Death(Crash, SystemExit):
     """The process ends here and now; asyncio lets it through."""
 
 
-class _NoDescriptors:
-    """In place of a selector: nothing ever arrives, and waiting is moving the clock."""
-
-    def __init__(self, machine: Machine) -> None:
-        self._machine = machine
-
-    def select(self, timeout: float | None) -> list[Any]:
-        assert timeout is not None, "everything waits, and nothing will ever happen"
-        self._machine.now_s += timeout
-        return []
-
-
 class VirtualLoop(asyncio.BaseEventLoop):
-    """An asyncio loop in virtual time, which counts its callbacks."""
+    """An asyncio loop in virtual time, which counts its callbacks and never waits."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, disk: SimulatedProcess) -> None:
         super().__init__()
         self._machine = machine
-        self._selector = _NoDescriptors(machine)
+        self.disk = disk
         self.steps = 0
         self.dies_at: int | None = None
-        self.after_step: Callable[[], None] = lambda: None
+        self.after_step: Callable[[], None] | None = None
         self.faults: list[BaseException] = []
         self.set_exception_handler(self._fault)
 
     def time(self) -> float:
         return self._machine.now_s
 
-    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
-        return super().call_soon(self._step, callback, *args, context=context)
+    def due_s(self) -> float:
+        """When it has something to do next; now, if not later than `time()`; never is infinite."""
+        if self._ready:
+            return 0.0
+        scheduled = self._scheduled
+        while scheduled and scheduled[0]._cancelled:
+            heapq.heappop(scheduled)._scheduled = False
+            self._timer_cancelled_count -= 1
+        return scheduled[0]._when if scheduled else math.inf
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> asyncio.TimerHandle:
-        return super().call_at(when, self._step, callback, *args, context=context)
+    def turn(self) -> None:
+        """One round, of what is due now."""
+        asyncio._set_running_loop(self)
+        try:
+            self._run_once()
+        finally:
+            asyncio._set_running_loop(None)
 
-    def _step(self, callback: Any, *args: Any) -> None:
-        self.steps += 1
-        if self.dies_at is not None and self.steps >= self.dies_at:
-            raise Death("at a step")
-        callback(*args)
-        self.after_step()
+    def _run_once(self) -> None:
+        """In place of asyncio's: where nothing is due, time moves."""
+        due_s = self.due_s()
+        assert due_s != math.inf, "everything waits, and nothing will ever happen"
+        machine, ready, scheduled = self._machine, self._ready, self._scheduled
+        machine.now_s = now_s = max(machine.now_s, due_s)
+        while scheduled and scheduled[0]._when <= now_s:
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            ready.append(handle)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if handle._cancelled:
+                continue
+            self.steps += 1
+            if self.dies_at is not None and self.steps >= self.dies_at:
+                raise Death("at a step")
+            handle._run()
+            if not self.disk.alive:
+                # Somebody in between took the death for an error of the disk (SQLite does).
+                raise Death("in the middle of a step")
+            if self.after_step is not None:
+                self.after_step()
 
     def _fault(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.faults.append(context.get("exception") or AssertionError(context["message"]))
@@ -101,6 +123,43 @@ class Machine:
         self.now_s = 1000.0
         self.wall_offset_s = WALL_OFFSET_S
         self._marks: dict[str, SimulatedMark] = {}
+        self.processes: list[Process] = []
+        """Those that take turns."""
+        self.running: Process | None = None
+        """Whose turn it is."""
+        self.turns = 0
+        self.starts = 1
+        """Of the machine itself."""
+
+    def turn(self, until_s: float = math.inf) -> Process | None:
+        """One round of one of the processes; None where nothing is to be done until then.
+
+        Raises what the round raised; the process's own `Death` is left to the caller, who finds it in
+        `process.dead`.
+        """
+        ready: list[Process] = []
+        while not ready:
+            now_s, next_s = self.now_s, math.inf
+            for process in self.processes:
+                due_s = process.loop.due_s()
+                if due_s <= now_s:
+                    ready.append(process)
+                elif due_s < next_s:
+                    next_s = due_s
+            if not ready:
+                self.now_s = max(now_s, min(next_s, until_s))
+                if next_s > until_s or next_s == math.inf:
+                    return None
+        process = ready[0] if len(ready) == 1 else self.random.choice(ready)
+        self.turns += 1
+        self.running = process
+        try:
+            process.loop.turn()
+        except Death as death:
+            process.dead = death
+        finally:
+            self.running = None
+        return process
 
     def mark(self, name: str) -> SimulatedMark:
         return self._marks.setdefault(name, SimulatedMark())
@@ -108,6 +167,7 @@ class Machine:
     def cut_power(self) -> None:
         """Call when no process is left."""
         self.disk.power_cut()
+        self.starts += 1
         for mark in self._marks.values():
             mark.power_cut(self.random)
 
@@ -117,8 +177,9 @@ class Process:
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
-        self.loop = VirtualLoop(machine)
         self.disk = machine.disk.process()
+        self.loop = VirtualLoop(machine, self.disk)
+        self.dead: Death | None = None
         self.chance = SimulatedChance(machine.random.getrandbits(32))
         self._running: asyncio.Task[Any] | None = None
 
@@ -156,6 +217,8 @@ class Process:
     def bury(self) -> None:
         """It is dead: close its loop, and what it has open."""
         self.disk.kill()
+        if self in self.machine.processes:
+            self.machine.processes.remove(self)
         for task in asyncio.all_tasks(self.loop):
             # Nobody is left who could wait for it.
             task._log_destroy_pending = False  # type: ignore[attr-defined]

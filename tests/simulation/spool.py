@@ -22,7 +22,7 @@ class SimulatedSpool:
         self.disk = SimulatedDisk(1)
         self.mark = SimulatedMark()
         self.told: dict[bytes, Lsn | AppendFault] = {}
-        self._interval_s = LEDGER_INTERVAL_S if ledger else 0.0
+        self._ledger = ledger
         self._segment_bytes = segment_bytes
         self._spares = spares
         self._starts = 0
@@ -39,9 +39,10 @@ class SimulatedSpool:
             chance=SimulatedChance(self._starts),
             threads=self.loop,
             mark=self.mark,
-            sync_interval_s=self._interval_s,
+            sync_interval_s=LEDGER_INTERVAL_S if self._ledger else 0.0,
             segment_bytes=self._segment_bytes,
             spares=self._spares,
+            chained=self._ledger,
         )
 
     def kill(self) -> None:

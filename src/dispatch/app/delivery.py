@@ -88,7 +88,8 @@ async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> De
         # Kept, because this process may die before all of that is taken up.
         power_until.store(stores.mail.durable)
     seams, scheduler = _make_queue(machine, stores, maker, lanes, recovered.cursor, report)
-    Resumption(seams, scheduler, stores.parked, int(machine.clock.wall() * 1000)).run(recovered)
+    resumption = Resumption(seams, scheduler, stores.parked, int(machine.clock.wall() * 1000))
+    resumption.run(recovered, power=power)
     seams.book.once_durable(starts.remember)
     report(
         "queue_recovered",
@@ -147,6 +148,7 @@ def _open_stores(machine: Machine, settings: Settings, report: Reporter) -> _Sto
         settings=settings,
         report=report,
         sync_interval_s=LEDGER_SYNC_S,
+        chained=True,
     )
     files = machine.threads.worker("files")
     return _Stores(

@@ -27,6 +27,7 @@ def open_log(
     settings: Settings,
     report: Reporter,
     sync_interval_s: float = 0.0,
+    chained: bool = False,
 ) -> SegmentLog:
     """Open or make a log whose readers in the process `wakes` are told when its durable mark moves."""
     files = machine.segment_files or SegmentFiles(settings.spool.segment_mb << 20, SPARES)
@@ -41,6 +42,7 @@ def open_log(
         sync_interval_s=sync_interval_s,
         segment_bytes=files.size_bytes,
         spares=files.spares,
+        chained=chained,
     )
     report_recovery(report, name, log.recovery)
     return log
@@ -101,3 +103,7 @@ def report_recovery(report: Reporter, log: str, recovery: RecoveryReport) -> Non
         carried=recovery.carried_records,
         took_s=recovery.elapsed_s,
     )
+    for damage in recovery.damage:
+        report("log_damaged", log=log, start=damage.start, resume=damage.resume)
+    if recovery.disbelieved_mark is not None:
+        report("mark_disbelieved", log=log, mark=recovery.disbelieved_mark, end=recovery.end)

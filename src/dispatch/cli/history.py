@@ -9,13 +9,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
 import msgspec
 import typer
 
-from dispatch.cli.options import ConfigOption, DataOption, JsonOption, SetOption, fail, print_json, shown_time
+from dispatch.cli.options import (
+    DATE_FORMATS,
+    ConfigOption,
+    DataOption,
+    JsonOption,
+    SetOption,
+    fail,
+    print_json,
+    shown_time,
+    wall_ms,
+)
 from dispatch.cli.stats import open_history
 from dispatch.mail.ids import InvalidMessageId, parse_message_id, spool_form
 from dispatch.store.history_reader import Happening, HistoryReader, Listed, RecordedMessage
@@ -32,7 +42,6 @@ app = typer.Typer(
 UNFINISHED_STATES = frozenset({"waiting", "attempting", "uncertain", "held", "quarantined"})
 STATE_GROUPS = {"failed": FAILED_MESSAGE_STATES, "unfinished": UNFINISHED_STATES}
 
-DATE_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S"]
 FromOption = Annotated[
     datetime | None, typer.Option("--from", formats=DATE_FORMATS, help="Accepted then or later (UTC).")
 ]
@@ -82,8 +91,8 @@ def page(
     if context.invoked_subcommand is not None:
         return
     wanted = HistoryFilter(
-        since_ms=_wall_ms(from_),
-        before_ms=_wall_ms(to),
+        since_ms=wall_ms(from_),
+        before_ms=wall_ms(to),
         states=_states(state or []),
         sender=sender,
         recipient=recipient,
@@ -194,10 +203,6 @@ def _states(given: list[str]) -> frozenset[str]:
             raise typer.BadParameter(f"{text!r} is none of {known}")
         states |= STATE_GROUPS.get(name, frozenset({name}))
     return frozenset(states)
-
-
-def _wall_ms(when: datetime | None) -> int | None:
-    return None if when is None else int(when.replace(tzinfo=UTC).timestamp() * 1000)
 
 
 def _plain(row: Listed) -> dict[str, object]:

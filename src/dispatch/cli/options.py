@@ -37,6 +37,8 @@ SetOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
+DATE_FORMATS = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S"]
+
 
 def new_command() -> typer.Typer:
     """The `app` of a verb that does one thing: it has a single command."""
@@ -97,6 +99,11 @@ def fail(code: int, *reasons: str) -> NoReturn:
 def shown_time(wall_ms: int) -> str:
     """A stored time for a person, in UTC as everything here is."""
     return datetime.fromtimestamp(wall_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def wall_ms(when: datetime | None) -> int | None:
+    """A time that a person gave, in UTC, as times are stored."""
+    return None if when is None else int(when.replace(tzinfo=UTC).timestamp() * 1000)
 
 
 def print_json(value: object) -> None:

@@ -41,7 +41,8 @@ class SmtpListener:
     def __init__(self, desk: Desk, rules: ConnectionRules) -> None:
         self.desk = desk
         self.rules = rules
-        self.connections: set[SmtpConnection] = set()
+        self.connections: dict[SmtpConnection, None] = {}
+        """In the order in which they came, so that a simulated run can be repeated."""
         self.per_address: Counter[str] = Counter()
         self._servers: list[asyncio.Server] = []
         self._empty = asyncio.Event()
@@ -78,7 +79,7 @@ class SmtpListener:
             connection.abort()
 
     def opened(self, connection: SmtpConnection) -> None:
-        self.connections.add(connection)
+        self.connections[connection] = None
         self.per_address[connection.address] += 1
         self._empty.clear()
         refusal = refuse_connection(
@@ -90,7 +91,7 @@ class SmtpListener:
         connection.session.greet(refusal)
 
     def lost(self, connection: SmtpConnection) -> None:
-        self.connections.discard(connection)
+        self.connections.pop(connection, None)
         self.per_address[connection.address] -= 1
         if not self.per_address[connection.address]:
             del self.per_address[connection.address]

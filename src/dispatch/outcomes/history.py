@@ -4,8 +4,9 @@ Within a batch each message is worked on in memory and written once, at the end:
 and delivered within the batch is three inserts, in whatever many records it was told.
 
 What is counted, by day (UTC) and relay: messages *received* (relay empty); deliveries by how an
-attempt or a move left them: *delivered*, *captured*, *failed*, *deferred*, *uncertain*, *cancelled*,
-*discarded*, *suppressed*; and *uncertain (power)*, deliveries that a power cut left without a trace.
+attempt or a move left them: *delivered*, *captured*, *failed*, *deferred*, *uncertain*, *quarantined*,
+*cancelled*, *discarded*, *suppressed*; and *uncertain (power)*, what a power cut may have delivered without a
+trace.
 
 A record about a message that history does not know (purged, or lost with a gap in the ledger) is
 counted and otherwise passed over. A second `accepted` of a message changes nothing.
@@ -34,6 +35,7 @@ COUNTED_STATES: dict[DeliveryState, str] = {
     DeliveryState.EXPIRED: "failed",
     DeliveryState.GAVE_UP: "failed",
     DeliveryState.UNCERTAIN: "uncertain",
+    DeliveryState.QUARANTINED: "quarantined",
     DeliveryState.CANCELLED: "cancelled",
     DeliveryState.DISCARDED: "discarded",
     DeliveryState.SUPPRESSED: "suppressed",
@@ -156,7 +158,7 @@ class History:
 
     def _was_moved(self, lsn: int, record: Moved) -> None:
         draft = self._draft(record.id)
-        kind = COUNTED_STATES.get(record.state)
+        kind = UNCERTAIN_POWER if record.power else COUNTED_STATES.get(record.state)
         if draft is None:
             if kind is not None:
                 self._count(record.at_ms, record.relay or "", kind, len(record.indexes))

@@ -1,4 +1,5 @@
-"""Log lines: every final outcome in one line that can be searched, and every wait on request.
+"""Log lines: every final outcome in one line that can be searched, whatever may be repeated, and every wait
+on request.
 
 One line a recipient: id, from, to (masked by default), relay, status, seconds since acceptance, and
 the peer's words. Said at least once: after a crash the last batch may be said again, while this
@@ -37,6 +38,8 @@ EVENTS: dict[DeliveryState, str] = {
 """The log event (`observe.EVENTS`) of each state that is worth a line."""
 
 RETRYING = "retrying"
+UNCERTAIN = EVENTS[DeliveryState.UNCERTAIN]
+LOST_POWER = "taken up again after the machine lost power: it may have been delivered without a trace"
 
 _ADDRESS = re.compile(r"[^\s<>()\[\],;:\"']+@[\w.\-]+")
 
@@ -76,6 +79,8 @@ class LogLines:
         for lsn, record in batch:
             if isinstance(record, Accepted):
                 self._accepted[record.message.id] = record
+                if record.power and lsn > self._said_below:
+                    self._was_accepted(record)
             elif lsn <= self._said_below:
                 continue
             elif isinstance(record, Attempted):
@@ -86,6 +91,13 @@ class LogLines:
 
     def idle(self) -> bool:
         return False
+
+    def _was_accepted(self, record: Accepted) -> None:
+        """Again, after a power cut took the first record of it."""
+        message = record.message
+        everybody = tuple(range(len(message.envelope.recipients)))
+        status = DeliveryState.WAITING
+        self._say(UNCERTAIN, message.id, everybody, None, status, record.at_ms, LOST_POWER)
 
     def _attempted(self, record: Attempted) -> None:
         for result in record.results:
@@ -98,7 +110,7 @@ class LogLines:
                 )
 
     def _was_moved(self, record: Moved) -> None:
-        event = EVENTS.get(record.state)
+        event = UNCERTAIN if record.power else EVENTS.get(record.state)
         if event is not None:
             words = f"{record.by}: {record.reason}" if record.reason else record.by
             self._say(event, record.id, record.indexes, record.relay, record.state, record.at_ms, words)

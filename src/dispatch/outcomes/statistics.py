@@ -28,11 +28,13 @@ class Counts(msgspec.Struct, frozen=True):
     deferred: int = 0
     """Attempts after which a delivery had to wait: one delivery may be deferred many times."""
     uncertain: int = 0
+    quarantined: int = 0
+    """Set aside until a person looks: one delivery may be released and set aside again."""
     cancelled: int = 0
     discarded: int = 0
     suppressed: int = 0
     uncertain_power: int = 0
-    """Taken up before a power cut, perhaps delivered without a trace."""
+    """On their way when the machine lost power, perhaps delivered without a trace."""
 
 
 class Statistics(msgspec.Struct, frozen=True):

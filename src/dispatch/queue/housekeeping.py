@@ -128,7 +128,11 @@ class Housekeeping:
         if (low, self._s.book.written) == self._last:
             return
         sent = tuple(Placed(work.message.id, work.indexes) for work in scheduler.under_way if work.sent)
-        self._s.book.write(Checkpoint(int(self._clock.wall() * 1000), scheduler.cursor, tuple(live), sent))
+        claimed = tuple(
+            Placed(work.message.id, work.indexes) for work, _ in scheduler.works() if work.owner is None
+        )
+        now_ms = int(self._clock.wall() * 1000)
+        self._s.book.write(Checkpoint(now_ms, scheduler.cursor, tuple(live), sent, claimed))
         self._last = (low, self._s.book.written)
         self._s.book.once_durable(lambda: self._checkpointed(low))
 

@@ -31,7 +31,8 @@ def after_result(delivery: ParkedDelivery, result: Result, at_ms: int) -> Parked
 def after_move(delivery: ParkedDelivery, moved: Moved) -> ParkedDelivery:
     """A person or a policy moved it. Reopened, it begins a new family of attempts.
 
-    Recovery's *lose reply* is an attempt that nobody else counts.
+    Recovery's *lose reply* is an attempt that nobody else counts. What a power cut may have made is none:
+    nearly all of those that are marked were never tried.
     """
     reopened = moved.move is Move.REOPEN
     attempts = delivery.attempts + (moved.move is Move.LOSE_REPLY)
@@ -44,7 +45,7 @@ def after_move(delivery: ParkedDelivery, moved: Moved) -> ParkedDelivery:
         family=delivery.family + reopened,
         since_ms=moved.at_ms if reopened else delivery.since_ms,
         reason=moved.reason or delivery.reason,
-        uncertain=delivery.uncertain or moved.state is DeliveryState.UNCERTAIN,
+        uncertain=delivery.uncertain or moved.state is DeliveryState.UNCERTAIN or moved.power,
     )
 
 

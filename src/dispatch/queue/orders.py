@@ -133,8 +133,9 @@ class Orders:
 
     async def _order(self, moves: tuple[Move, ...], wanted: QueueFilter) -> Done:
         async with self._turn:
-            # A start that has not claimed its suspects yet does so before this is answered.
+            # A start that has not claimed its suspects yet does so, and writes it down, before this goes on.
             await self._all_durable()
+            await self._ledger_durable()
             self._scheduler.freeze()
             try:
                 self._scheduler.unload_all()
@@ -271,10 +272,14 @@ class Orders:
 
     async def _all_durable(self) -> None:
         """Return when all that was decided so far is in the ledger and in the parked store."""
+        await self._ledger_durable()
+        await self._ask(lambda store: None)
+
+    async def _ledger_durable(self) -> None:
+        """Return when all that was written so far is on stable storage, and who waited for it has acted."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._s.book.once_durable(lambda: _answer(future, None))
         await future
-        await self._ask(lambda store: None)
 
     async def _ask(self, question: Callable[[ParkedStore], T]) -> T:
         """Raises `StoreFault` where the store cannot answer."""

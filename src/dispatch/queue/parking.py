@@ -32,7 +32,7 @@ DELIVERY_BYTES = 512
 
 Taken = tuple[MessageId, tuple[int, ...]]
 """Deliveries of one message that were claimed together."""
-Claimed = tuple[list[ParkedMessage], int | None]
+Due = tuple[list[ParkedMessage], int | None]
 """What is due; and, where nothing is, when the next is."""
 
 
@@ -103,11 +103,11 @@ class Parking:
         now_ms: int,
         limit: int,
         size_bytes_max: int,
-        done: Callable[[Claimed | None], None],
+        done: Callable[[Due | None], None],
     ) -> None:
         """Due deliveries of a relay, at most `limit` messages; None where the store failed."""
 
-        def question(store: ParkedStore) -> Claimed:
+        def question(store: ParkedStore) -> Due:
             claimed = store.claim(relay, now_ms, limit, size_bytes_max)
             return claimed, None if claimed else store.next_due_ms(relay)
 

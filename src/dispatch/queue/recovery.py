@@ -9,8 +9,9 @@ order of the writes (see the package) makes the answer simple: *ledger beats par
 - *Sending* without an outcome: uncertain. The uncertain policy decides; nothing fails over by itself.
 - A record that cannot be read is passed over, loudly: a damaged ledger costs repeats, never the start. A mail
   record that an earlier version could not read stays in the log until one can.
-- What the mail log holds beyond the last `accepted` record was never taken up. After a power cut it may have
-  been, without a trace since the ledger's last sync: it is marked *uncertain (power)*.
+- A power cut takes out what the ledger was told since its last sync, and with it who was tried. Whoever may
+  have been is marked *uncertain (power)*: what stands in the log, beyond the last `accepted` record or taken
+  up before it, and what was *claimed* from the parked store and has no word since (decision 0010).
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Recovered(NamedTuple):
     standing: list[Standing]
     sent: dict[MessageId, set[int]]
     """*Sending* without an outcome: uncertain, whoever owns them."""
+    claimed: dict[MessageId, set[int]]
+    """Parked deliveries that stood in line: after a power cut they may have been tried without a trace."""
     changes: list[Change]
     """What the parked store had not followed yet."""
     replayed: int
@@ -65,7 +68,9 @@ def recover(
     unreadable = [found for lsn in replay.unreadable if (found := _mail_at(mail, lsn, alarm)) is not None]
     cursor = _cursor(replay.cursor, mail, silence if damaged else alarm)
     changes = _missed_changes(replay.missed, store)
-    return Recovered(cursor, standing, replay.sent, changes, replay.records, unreadable, damaged)
+    return Recovered(
+        cursor, standing, replay.sent, replay.claimed, changes, replay.records, unreadable, damaged
+    )
 
 
 def _cursor(cursor: Lsn, mail: LogReader, alarm: Reporter) -> Lsn:

@@ -20,9 +20,11 @@ from dispatch.spool.records import (
     Accepted,
     Attempted,
     Checkpoint,
+    Claimed,
     LedgerRecord,
     Moved,
     Parked,
+    Placed,
     Sending,
     UnreadableRecord,
     decode_ledger,
@@ -109,6 +111,8 @@ class Replay:
         self.cursor = Lsn(0)
         self.live: dict[MessageId, Tracked] = {}
         self.sent: dict[MessageId, set[int]] = {}
+        self.claimed: dict[MessageId, set[int]] = {}
+        """Parked deliveries that stood in line, or were tried: no record has followed."""
         self.unreadable: list[Lsn] = []
         self.missed: list[Attempted | Moved] = []
         """Records that the parked store has not followed yet."""
@@ -134,7 +138,10 @@ class Replay:
                 self.live[record.message.id] = Tracked(record.mail_lsn, set(), recipients=recipients)
                 self.cursor = max(self.cursor, record.mail_next)
             case Sending():
-                self.sent.setdefault(record.id, set()).update(record.indexes)
+                _add(self.sent, record)
+            case Claimed():
+                for placed in record.placed:
+                    _add(self.claimed, placed)
             case Attempted():
                 for result in record.results:
                     self._heard(record.id, result.indexes, result.state)
@@ -154,16 +161,16 @@ class Replay:
             if live.id != NO_ID
         }
         self.unreadable = [live.mail_lsn for live in checkpoint.live if live.id == NO_ID]
-        self.sent = {}
+        self.sent, self.claimed = {}, {}
         for placed in checkpoint.sent:
-            self.sent.setdefault(placed.id, set()).update(placed.indexes)
+            _add(self.sent, placed)
+        for placed in checkpoint.claimed:
+            _add(self.claimed, placed)
 
     def _heard(self, message_id: MessageId, indexes: tuple[int, ...], state: DeliveryState) -> None:
-        sent = self.sent.get(message_id)
-        if sent is not None and state is not DeliveryState.UNCERTAIN:
-            sent.difference_update(indexes)
-            if not sent:
-                del self.sent[message_id]
+        _take_out(self.claimed, message_id, indexes)
+        if state is not DeliveryState.UNCERTAIN:
+            _take_out(self.sent, message_id, indexes)
         if not needs_content(state):
             self._gone(message_id, indexes)
 
@@ -179,6 +186,18 @@ class Replay:
             self.live[record.id].history.append(record)
         if lsn > self._parked_through:
             self.missed.append(record)
+
+
+def _add(to: dict[MessageId, set[int]], some: Placed | Sending) -> None:
+    to.setdefault(some.id, set()).update(some.indexes)
+
+
+def _take_out(of: dict[MessageId, set[int]], message_id: MessageId, indexes: tuple[int, ...]) -> None:
+    left = of.get(message_id)
+    if left is not None:
+        left.difference_update(indexes)
+        if not left:
+            del of[message_id]
 
 
 def follow_record(rows: dict[int, ParkedDelivery], record: Attempted | Moved) -> dict[int, ParkedDelivery]:

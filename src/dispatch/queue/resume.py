@@ -24,11 +24,12 @@ from dispatch.queue.replay import Standing, follow_record
 from dispatch.queue.scheduler import Scheduler, Seams
 from dispatch.queue.settle import settle_by_policy
 from dispatch.queue.trial import Trial
-from dispatch.queue.work import LogOwned, Work, by_relay, fresh_deliveries
+from dispatch.queue.work import LogOwned, Work, by_relay, fresh_deliveries, parked_work
 from dispatch.spool.records import Moved
 from dispatch.store.parked import ParkedDelivery, ParkedMessage, ParkedStore, Update
 
 LOST_REPLY = "the process ended between the end of data and the outcome"
+LOST_POWER = "the machine lost power: it may have been delivered without a trace"
 POISON = "was in hand, alone, each of the last three times that delivery died"
 
 _WAITING = DeliveryState.WAITING
@@ -44,9 +45,14 @@ class Resumption:
         self._now_ms = now_ms
         self._suspects = {suspect.id: suspect for suspect in seams.in_hand.suspects()}
         self._tried: list[tuple[Suspect, Work]] = []
+        self._power = False
 
-    def run(self, recovered: Recovered) -> None:
-        """Put everything in its place; the scheduler may be woken afterwards."""
+    def run(self, recovered: Recovered, *, power: bool = False) -> None:
+        """Put everything in its place; the scheduler may be woken afterwards.
+
+        `power`: the machine was started anew since the last recovery whose findings became durable.
+        """
+        self._power = power
         self._scheduler.freeze()
         freed: list[ContentFile] = []
         if recovered.changes:
@@ -56,8 +62,10 @@ class Resumption:
         self._scheduler.abandoned(freed)
         for entry in recovered.unreadable:
             self._scheduler.take(entry)
-        for message_id in recovered.sent.keys() | self._suspects.keys():
-            self._mend_parked(message_id, recovered.sent.get(message_id, set()))
+        claimed = recovered.claimed if power else {}
+        for message_id in recovered.sent.keys() | claimed.keys() | self._suspects.keys():
+            sent, doubtful = recovered.sent.get(message_id, set()), claimed.get(message_id, set())
+            self._mend_parked(message_id, sent, doubtful)
         on_trial = {work.message.id for _, work in self._tried}
         parked = [suspect for suspect in self._suspects.values() if suspect.id not in on_trial]
         self._s.book.once_durable(partial(self._claim_suspects, parked))
@@ -77,7 +85,8 @@ class Resumption:
             found = {row.index: row for row in fresh_deliveries(message, left, relay)}
             for record in standing.history:
                 found.update(follow_record(found, record))
-            moves = self._mend(message.id, found, sent)
+            doubtful = {index for index, row in found.items() if row.relay} if self._power else set()
+            moves = self._mend(message.id, found, sent, doubtful)
             owner.history += moves
             for index, row in found.items():
                 held = row.state is _WAITING and not row.relay
@@ -106,13 +115,13 @@ class Resumption:
 
     # ---------------------------------------------------------------- what the parked store owns
 
-    def _mend_parked(self, message_id: MessageId, sent: set[int]) -> None:
+    def _mend_parked(self, message_id: MessageId, sent: set[int], doubtful: set[int]) -> None:
         parked = self._store.get(message_id, content=False)
         if parked is None:
             return
         rows = {row.index: row for row in parked.deliveries if not row.state.final}
         before = dict(rows)
-        self._mend(message_id, rows, sent)
+        self._mend(message_id, rows, sent, doubtful)
         changed = tuple(row for index, row in rows.items() if row is not before[index])
         if changed:
             self._scheduler.custody.change(Update(message_id, changed))
@@ -133,10 +142,8 @@ class Resumption:
                     # Settled in the meantime, quarantined, or not waiting.
                     self._s.in_hand.clear(suspect.slot)
                     continue
-                content = message.message.content_file or message.content
-                assert content is not None, "a parked message without content"
-                self._tried.append((suspect, Work(message.message, message.deliveries, content, None)))
-            self._begin()
+                self._tried.append((suspect, parked_work(message)))
+            self._scheduler.announce([work for _, work in self._tried if work.owner is None], self._begin)
 
         self._s.parking.ask(
             lambda store: [store.claim_message(message_id) for message_id in ids],
@@ -147,13 +154,20 @@ class Resumption:
     # ---------------------------------------------------------------- uncertain, quarantined
 
     def _mend(
-        self, message_id: MessageId, rows: dict[int, ParkedDelivery], sent: set[int]
+        self, message_id: MessageId, rows: dict[int, ParkedDelivery], sent: set[int], doubtful: set[int]
     ) -> tuple[Moved, ...]:
-        """What the end of the last run did to these deliveries; the records are written."""
+        """What the end of the last run did to these deliveries; the records are written.
+
+        `sent` left us, and `doubtful` may have: of them only *sending* can say it, and it is lost.
+        """
         moves: list[Moved] = []
         for index in sorted(sent & rows.keys()):
             rows[index], records = self._uncertain(message_id, rows[index])
             moves += records
+        unseen = [rows[index] for index in sorted((doubtful - sent) & rows.keys())]
+        for moved in self._doubt(message_id, unseen):
+            rows.update({index: after_move(rows[index], moved) for index in moved.indexes})
+            moves.append(moved)
         suspect = self._suspects.get(message_id)
         if suspect is not None and suspect.guilty:
             waiting = tuple(index for index, row in rows.items() if row.state is _WAITING)
@@ -197,6 +211,30 @@ class Resumption:
             self._s.book.write(record)
         self._scheduler.uncertain += 1
         return after_move(delivery, policy), records
+
+    def _doubt(self, message_id: MessageId, deliveries: list[ParkedDelivery]) -> list[Moved]:
+        """They wait on as they did; that they may have been tried is on record before they are again."""
+        together: dict[int, list[int]] = {}
+        for delivery in deliveries:
+            if delivery.state is _WAITING:
+                together.setdefault(delivery.due_ms, []).append(delivery.index)
+        records = [
+            Moved(
+                self._now_ms,
+                message_id,
+                tuple(indexes),
+                Move.RETRY,
+                _WAITING,
+                "recovery",
+                LOST_POWER,
+                due_ms,
+                power=True,
+            )
+            for due_ms, indexes in together.items()
+        ]
+        for record in records:
+            self._s.book.write(record)
+        return records
 
     def _quarantine(self, suspect: Suspect, indexes: tuple[int, ...]) -> Moved:
         state = DeliveryState.QUARANTINED

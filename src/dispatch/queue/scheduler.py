@@ -5,6 +5,10 @@ forward, a bounded piece a turn, and never waits for a relay: what cannot start 
 *Finished* follows each attempt. *Tick*, once a second, does what waits for time (`housekeeping`).
 Who owns a delivery meanwhile, and how it passes on, is `custody`'s business.
 
+What is claimed from the parked store is *announced*: before any of it is tried, the ledger says durably that
+it may be, since a power cut can take *sending* out of the ledger again (decision 0010). Only the claim waits
+for that, and the next one is made while half a line is left.
+
 What it holds in memory is bounded: works that stand ready (counted by each lane), works under way
 (by the relays' concurrency), content on its way into the parked store (`PARKING_BYTES_MAX`), outcomes
 whose ledger record is not durable yet (`UNDURABLE_MAX`). Beyond these it stops taking up, and the log is
@@ -21,6 +25,7 @@ from functools import partial
 from typing import NamedTuple
 
 from dispatch.mail.delivery import DeliveryState
+from dispatch.mail.ids import spool_form
 from dispatch.mail.message import ContentFile, Message
 from dispatch.mail.outcome import Outcome, Scope
 from dispatch.mail.report import Fault, FaultKind, Report, Stage
@@ -35,12 +40,12 @@ from dispatch.queue.book import Book
 from dispatch.queue.custody import Custody
 from dispatch.queue.in_hand import InHand
 from dispatch.queue.lane import Lane
-from dispatch.queue.parking import Claimed, Parking
+from dispatch.queue.parking import Due, Parking
 from dispatch.queue.settle import decide
 from dispatch.queue.trial import Trial
-from dispatch.queue.work import Work, fresh_deliveries
+from dispatch.queue.work import Work, fresh_deliveries, parked_work
 from dispatch.spool.faults import CorruptError
-from dispatch.spool.records import Accepted, Sending, UnreadableRecord, decode_mail
+from dispatch.spool.records import Accepted, Claimed, Placed, Sending, UnreadableRecord, decode_mail
 from dispatch.store.parked import ParkedDelivery
 
 READ_BYTES = 256 << 10
@@ -49,8 +54,8 @@ PARKING_BYTES_MAX = 16 << 20
 UNDURABLE_MAX = 50_000
 UNREADABLE_MAX = 1000
 """So many records that this version cannot read, and it takes nothing more up: a person must look."""
-CLAIM_MAX = 500
-"""Messages claimed at a time."""
+CLAIM_MAX = 1000
+"""Messages claimed at a time: half a line, which lasts longer than a sync of the ledger takes."""
 
 
 class Seams(NamedTuple):
@@ -94,6 +99,8 @@ class Scheduler:
         """Records below the cursor that this version cannot read: they stay in the log."""
         self._power_until = power_until
         self.under_way: dict[Work, None] = {}
+        self._announced: dict[int, list[Work]] = {}
+        """What is in hand from the parked store, and is not on record durably."""
         self._turning = False
         self.stopping = False
         self._frozen = 0
@@ -228,6 +235,7 @@ class Scheduler:
         work.sent = True
         self._s.book.write(Sending(self._now_ms(), work.message.id, work.indexes, work.relay))
         self._s.book.flush()
+        work.noted = True
 
     def _claim(self, lane: Lane) -> None:
         lane.claiming = True
@@ -240,26 +248,53 @@ class Scheduler:
             partial(self._claimed, lane),
         )
 
-    def _claimed(self, lane: Lane, claimed: Claimed | None) -> None:
-        lane.claiming = False
-        if claimed is None:
+    def _claimed(self, lane: Lane, due: Due | None) -> None:
+        if due is None:
             # The store failed; the next tick asks again.
+            lane.claiming = False
             return
-        messages, lane.next_due_ms = claimed
+        messages, lane.next_due_ms = due
         lane.backlog = bool(messages)
-        shut = (
+        works = [parked_work(parked) for parked in messages]
+        if self._shut(lane):
+            self._line_up(lane, works)
+        else:
+            self.announce(works, partial(self._line_up, lane, works))
+
+    def announce(self, works: list[Work], then: Callable[[], None]) -> None:
+        """Write down that these, which are in hand from the parked store, may be tried; `then` when that is
+        on stable storage."""
+        if not works:
+            then()
+            return
+
+        def durable() -> None:
+            del self._announced[key]
+            then()
+
+        key = id(works)
+        self._announced[key] = works
+        placed = tuple(Placed(work.message.id, work.indexes) for work in works)
+        self._s.book.write(Claimed(self._now_ms(), placed))
+        self._s.book.once_durable(durable)
+
+    def _line_up(self, lane: Lane, works: list[Work]) -> None:
+        """They may be tried, if the lane is still one that tries anything."""
+        lane.claiming = False
+        shut = self._shut(lane)
+        for work in works:
+            if shut or not lane.offer(work):
+                self.return_work(work)
+        self.pump(lane)
+
+    def _shut(self, lane: Lane) -> bool:
+        """Nothing may stand in this line now."""
+        return (
             self.stopping
             or self._frozen > 0
             or not self._in_use(lane)
             or lane.blocked(self._s.clock.monotonic())
         )
-        for parked in messages:
-            content = parked.message.content_file or parked.content
-            assert content is not None, "a parked message without content"
-            work = Work(parked.message, parked.deliveries, content, None)
-            if shut or not lane.offer(work):
-                self.return_work(work)
-        self.pump(lane)
 
     # ---------------------------------------------------------------- finishing
 
@@ -288,6 +323,8 @@ class Scheduler:
                 chance=chance,
             )
             self.uncertain += sum(len(moved.indexes) for moved in decision.moved)
+            if report.fault is not None and (why := decision.set_aside) is not None:
+                self._s.alarm("message_quarantined", id=spool_form(work.message.id), reason=why)
             self.custody.settle(work, decision)
         # Last: whatever of this kills the process, the work was in hand.
         self._s.in_hand.clear(work.slot)
@@ -363,9 +400,12 @@ class Scheduler:
             self.lanes[work.relay].backlog = True
 
     def works(self) -> Iterator[tuple[Work, DeliveryState]]:
-        """What is in memory: under way, on trial, and standing ready."""
+        """What is in memory: under way, on trial, standing ready, and about to."""
         for work in self.busy():
             yield work, DeliveryState.ATTEMPTING
+        for works in self._announced.values():
+            for work in works:
+                yield work, DeliveryState.WAITING
         for lane in self.lanes.values():
             for work in lane.ready:
                 yield work, DeliveryState.WAITING

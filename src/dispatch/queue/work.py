@@ -10,7 +10,7 @@ from dispatch.mail.message import ContentFile, Message
 from dispatch.ports import Lsn
 from dispatch.spool.records import Attempted, Moved
 from dispatch.store.changes import DELIVERY_BYTES
-from dispatch.store.parked import ParkedDelivery
+from dispatch.store.parked import ParkedDelivery, ParkedMessage
 
 COUNTED_BYTES_MAX = 1 << 20
 
@@ -53,7 +53,17 @@ class LogOwned:
 class Work:
     """One message and those of its deliveries that go to one relay: waiting for a slot, or under way."""
 
-    __slots__ = ("content", "deliveries", "message", "owner", "sent", "slot", "started_ms", "started_s")
+    __slots__ = (
+        "content",
+        "deliveries",
+        "message",
+        "noted",
+        "owner",
+        "sent",
+        "slot",
+        "started_ms",
+        "started_s",
+    )
 
     def __init__(
         self,
@@ -74,6 +84,8 @@ class Work:
         """Where it is noted as in hand."""
         self.sent = False
         """`sending` is in the ledger: the end of data may have left."""
+        self.noted = False
+        """And it has left this process."""
 
     @property
     def size_bytes(self) -> int:
@@ -94,6 +106,13 @@ class Work:
     @property
     def indexes(self) -> tuple[int, ...]:
         return tuple(delivery.index for delivery in self.deliveries)
+
+
+def parked_work(parked: ParkedMessage) -> Work:
+    """What was claimed: deliveries of one message, which share a relay."""
+    content = parked.message.content_file or parked.content
+    assert content is not None, "a parked message without content"
+    return Work(parked.message, parked.deliveries, content, None)
 
 
 def fresh_deliveries(

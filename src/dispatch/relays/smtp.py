@@ -66,7 +66,7 @@ class SmtpRelay:
         self._waiting_fresh: deque[Job] = deque()
         """Those that lost a kept connection: only a new one will do."""
         self._idle: list[SmtpConnection] = []
-        self._open: set[SmtpConnection] = set()
+        self._open: dict[SmtpConnection, None] = {}
         """Ready, busy or idle."""
         self._opening: dict[SmtpConnection, asyncio.Task[None]] = {}
         """From dialling until ready."""
@@ -115,7 +115,7 @@ class SmtpRelay:
 
     def ready(self, connection: SmtpConnection) -> None:
         self._opening.pop(connection, None)
-        self._open.add(connection)
+        self._open[connection] = None
         if self._waiting_fresh:
             connection.start(self._waiting_fresh.popleft())
         else:
@@ -158,7 +158,7 @@ class SmtpRelay:
         if closed.pipelining_broken:
             self._lock_step = True
         if connection in self._open:
-            self._open.discard(connection)
+            del self._open[connection]
             self.retired(connection)
         else:
             self._failed_to_open(connection, closed)

@@ -50,7 +50,10 @@ class Hints:
 
     def _connect_and_send(self) -> None:
         self.close()
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        except OSError:
+            return
         try:
             made.setblocking(False)
             with reachable(self._path) as address:

@@ -23,7 +23,7 @@ Where to read on:
 
 - `faults`    what is raised
 - `records`   what the two logs hold
-- `frames`    the bytes of records and batches; why an old frame never comes back to life
+- `frames`    the bytes of records and batches; why an old frame never comes back to life; the chain's links
 - `segments`  files, headers, and how a log is cut without being truncated
 - `scan`      looking through a file that nobody vouches for
 - `recovery`  what happens before a log is opened
@@ -34,4 +34,5 @@ Where to read on:
 - `content`   files for what is too large for a record
 - `levels`    how much room is left
 - `verify`    reading without trust, for the command line
+- `chain`     whether the ledger is what was written, and what a noted head proves
 """

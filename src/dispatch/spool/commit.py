@@ -36,7 +36,7 @@ class OpenSegment:
 class WriteBatch:
     """Records on their way into a segment. An empty one only opens its segment."""
 
-    __slots__ = ("appends", "buffers", "end", "home", "lsn", "lsns", "opens")
+    __slots__ = ("appends", "buffers", "chain", "end", "home", "lsn", "lsns", "opens")
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class WriteBatch:
         opens: bool,
         previous_end: int,
         synced: int,
+        before: bytes | None,
     ) -> None:
         self.home = home
         self.lsn = lsn
@@ -55,13 +56,16 @@ class WriteBatch:
         self.buffers: list[Buffer] = []
         self.lsns: list[Lsn] = []
         self.end = lsn
+        self.chain = before
+        """The chain behind it; None in a log without one."""
         if appends:
-            self.buffers, self.lsns, self.end = build_batch(
+            self.buffers, self.lsns, self.end, self.chain = build_batch(
                 [record for record, _, _ in appends],
                 lsn=lsn,
                 generation=home.segment.generation,
                 previous_end=previous_end,
                 synced=synced,
+                before=before,
             )
 
     def put(self, spares: Spares) -> None:

@@ -7,6 +7,7 @@ A batch is what one commit writes, and it counts as a whole or not at all::
 
     frame   checksum (4) │ payload length (4) │ kind (1) │ payload
     BATCH   magic (4) │ length of the frames (4) │ records (4) │ previous end (8) │ synced (8)
+            and in a chained log │ chain before (32) │ chain (32)
 
 All numbers are little endian.
 
@@ -21,6 +22,9 @@ All numbers are little endian.
 - *Synced* is the durable mark when the batch was written. A bad batch that lies below the
   `synced` of a later one was on stable storage and is damage; any other bad batch is a torn tail.
   ("A later batch exists" would not do: the ledger writes several batches between two syncs.)
+- *Chain* is the SHA-256 of generation, LSN, the head's fields, the chain before and all frames of records: of
+  everything that the batch says and of where it says it. The chain before is that of the batch before,
+  `GENESIS` in the log's first. What it proves, and to whom, is told in `chain`.
 
 Traps: a CRC is no signature. Content is chosen by clients, and recovery searches raw bytes for batches,
 so half of a generation is random (`segments.new_generation`): nobody outside can write content
@@ -31,6 +35,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from hashlib import sha256
 from typing import NamedTuple
 from zlib import crc32
 
@@ -47,9 +52,15 @@ LAST = 3
 _FRAME = struct.Struct("<IIB")
 _SEAL = struct.Struct("<QQIB")
 _BATCH = struct.Struct("<4sIIQQ")
+_PLACE = struct.Struct("<QQ")
+
+CHAIN_BYTES = 32
+GENESIS = bytes(CHAIN_BYTES)
+"""The chain before a log's first batch."""
 
 FRAME_BYTES = _FRAME.size
 BATCH_FRAME_BYTES = FRAME_BYTES + _BATCH.size
+CHAINED_FRAME_BYTES = BATCH_FRAME_BYTES + 2 * CHAIN_BYTES
 _MAGIC_AT = FRAME_BYTES
 _ZEROS = bytes(SECTOR_BYTES)
 
@@ -71,10 +82,20 @@ class Batch(NamedTuple):
     """The place of each record."""
     end: int
     """Where the next batch begins."""
+    chain: bytes | None
+
+
+class Link(NamedTuple):
+    """A batch's place in the chain."""
+
+    before: bytes
+    after: bytes
 
 
 class BatchHead(NamedTuple):
     lsn: int
+    frames_at: int
+    """Its first record's frame."""
     frames_end: int
     """Behind the last frame."""
     end: int
@@ -82,6 +103,8 @@ class BatchHead(NamedTuple):
     records: int
     previous_end: int
     synced: int
+    link: Link | None
+    """None in a log without a chain."""
 
 
 class Frame(NamedTuple):
@@ -91,20 +114,30 @@ class Frame(NamedTuple):
     """LSN of the frame behind it."""
 
 
-def frames_bytes(records: int, payload_bytes: int) -> int:
+def frames_bytes(records: int, payload_bytes: int, *, chained: bool) -> int:
     """Room that a batch of so many records takes before padding."""
-    return BATCH_FRAME_BYTES + FRAME_BYTES * records + payload_bytes
+    head_bytes = CHAINED_FRAME_BYTES if chained else BATCH_FRAME_BYTES
+    return head_bytes + FRAME_BYTES * records + payload_bytes
 
 
 def build_batch(
-    records: Sequence[Sequence[Buffer]], *, lsn: int, generation: int, previous_end: int, synced: int
+    records: Sequence[Sequence[Buffer]],
+    *,
+    lsn: int,
+    generation: int,
+    previous_end: int,
+    synced: int,
+    before: bytes | None = None,
 ) -> Batch:
-    """Frame at least one record for the place `lsn`, which is on a sector border."""
+    """Frame at least one record for the place `lsn`, which is on a sector border.
+
+    `before` is the chain before, None in a log without one.
+    """
     assert records, "a batch without records"
     assert lsn % SECTOR_BYTES == 0, f"a batch at {lsn:#x}, not on a sector border"
     buffers: list[Buffer] = [b""]
     lsns: list[Lsn] = []
-    at = lsn + BATCH_FRAME_BYTES
+    at = lsn + (BATCH_FRAME_BYTES if before is None else CHAINED_FRAME_BYTES)
     left = len(records)
     for record in records:
         left -= 1
@@ -118,12 +151,25 @@ def build_batch(
         lsns.append(Lsn(at))
         at += FRAME_BYTES + length
     head = _BATCH.pack(MAGIC, at - lsn, len(records), previous_end, synced)
+    chain: bytes | None = None
+    if before is not None:
+        # The ledger's records are small: one buffer costs less to hash, and then to write, than many.
+        frames = b"".join(buffers)
+        head += before
+        chain = _chain(generation, lsn, head, frames)
+        head += chain
+        buffers = [b"", frames]
     checksum = crc32(head, crc32(_SEAL.pack(generation, lsn, len(head), BATCH)))
     buffers[0] = _FRAME.pack(checksum, len(head), BATCH) + head
     end = align(at)
     if end > at:
         buffers.append(_ZEROS[: end - at])
-    return Batch(buffers, lsns, end)
+    return Batch(buffers, lsns, end, chain)
+
+
+def _chain(generation: int, lsn: int, head: bytes, frames: bytes) -> bytes:
+    """`head`: its fields and the chain before."""
+    return sha256(_PLACE.pack(generation, lsn) + head + frames).digest()
 
 
 def read_frame(data: bytes, offset: int, *, lsn: int, generation: int) -> Frame | None:
@@ -148,20 +194,35 @@ def read_batch_head(data: bytes, offset: int, *, lsn: int, generation: int) -> B
     frame = read_frame(data, offset, lsn=lsn, generation=generation)
     if frame is None or frame.kind != BATCH or len(frame.payload) < _BATCH.size:
         return None
-    _, length, records, previous_end, synced = _BATCH.unpack_from(frame.payload)
-    return BatchHead(lsn, lsn + length, align(lsn + length), records, previous_end, synced)
+    payload = frame.payload
+    _, length, records, previous_end, synced = _BATCH.unpack_from(payload)
+    link = None
+    if len(payload) >= CHAINED_FRAME_BYTES - FRAME_BYTES:
+        middle = _BATCH.size + CHAIN_BYTES
+        link = Link(payload[_BATCH.size : middle], payload[middle : middle + CHAIN_BYTES])
+    end = lsn + length
+    return BatchHead(lsn, frame.next, end, align(end), records, previous_end, synced, link)
 
 
 def check_batch(data: bytes, head: BatchHead, *, generation: int) -> bool:
     """Whether `data`, which begins at the batch, holds every frame that the head announces."""
     lsn = head.lsn
-    at = lsn + BATCH_FRAME_BYTES
+    at = head.frames_at
     for left in range(head.records - 1, -1, -1):
         frame = read_frame(data, at - lsn, lsn=at, generation=generation)
         if frame is None or frame.kind != (RECORD if left else LAST):
             return False
         at = frame.next
     return at == head.end
+
+
+def check_link(data: bytes, head: BatchHead, *, generation: int) -> bool:
+    """Whether `data`, which begins at the batch, gives the chain that the head claims."""
+    if head.link is None:
+        return False
+    fields = data[FRAME_BYTES : BATCH_FRAME_BYTES + CHAIN_BYTES]
+    frames = data[head.frames_at - head.lsn : head.frames_end - head.lsn]
+    return _chain(generation, head.lsn, fields, frames) == head.link.after
 
 
 def find_magic(data: bytes, lsn: int, start: int = 0) -> int:

@@ -30,7 +30,7 @@ from typing import NamedTuple
 from dispatch.ports import AppendFault, Buffer, Chance, Clock, Disk, Lsn, Mark, Threads, Timer
 from dispatch.spool.commit import Append, Commit, OpenSegment, WriteBatch
 from dispatch.spool.faults import LogUnwell, append_fault
-from dispatch.spool.frames import align, frames_bytes
+from dispatch.spool.frames import GENESIS, align, frames_bytes
 from dispatch.spool.recovery import Recovered, recover
 from dispatch.spool.segments import HEADER_BYTES, Segment, SegmentName, new_generation, segment_names
 from dispatch.spool.spares import Spares
@@ -75,8 +75,10 @@ class SegmentLog:
         sync_interval_s: float = 0.0,
         segment_bytes: int = SEGMENT_BYTES,
         spares: int = 4,
+        chained: bool = False,
     ) -> None:
-        """`soon` runs a callback in the loop's next round (`loop.call_soon`); `spares` bounds spare files."""
+        """`soon` runs a callback in the loop's next round (`loop.call_soon`); `spares` bounds spare files.
+        `chained`: each batch holds the hash of all before it (`chain`)."""
         start_s = clock.monotonic()
         self._disk = disk
         self._folder = folder
@@ -90,9 +92,14 @@ class SegmentLog:
 
         _root_folder(disk, folder)
         recovered = recover(disk, folder, mark.load(), segment_bytes)
+        self._frames_bytes = partial(frames_bytes, chained=chained)
         self._spares = Spares(disk, folder, segment_bytes, spares)
         self._durable = recovered.durable
         self._end = recovered.durable
+        self._chain = self._durable_chain = recovered.chain if chained else None
+        """Behind the batch that ends at `_end`, and at `_durable`."""
+        self._begin = 0
+        """First place of the first segment that this start put on stable storage."""
         self._position = 0
         self._home: OpenSegment | None = None
         self._generation = recovered.generation
@@ -101,7 +108,7 @@ class SegmentLog:
         self._unanswered = (recovered.unanswered_from, recovered.durable)
         self._carried: list[Append] = [([record], len(record), _nobody) for record in recovered.carried]
         self._links = deque(_links(recovered))
-        self._durable_links = {segment.base for segment in recovered.chain.segments}
+        self._durable_links = {segment.base for segment in recovered.succession.segments}
 
         self._released = Lsn(0)
 
@@ -259,7 +266,9 @@ class SegmentLog:
         opens = not taken
         if opens:
             taken = self._fitting(min(self._segment_bytes - HEADER_BYTES, BATCH_BYTES_MAX)) or 1
-            home = self._new_segment(frames_bytes(taken, sum(size for _, size, _ in self._pending[:taken])))
+            home = self._new_segment(
+                self._frames_bytes(taken, sum(size for _, size, _ in self._pending[:taken]))
+            )
         appends = self._pending[:taken]
         del self._pending[:taken]
         self._count_pending()
@@ -268,12 +277,12 @@ class SegmentLog:
     def _fitting(self, room_bytes: int) -> int:
         """How many of the pending records fit."""
         count = len(self._pending)
-        if frames_bytes(count, self._pending_bytes) <= room_bytes:
+        if self._frames_bytes(count, self._pending_bytes) <= room_bytes:
             return count
         total_bytes = 0
         for index, (_, size_bytes, _) in enumerate(self._pending):
             total_bytes += size_bytes
-            if frames_bytes(index + 1, total_bytes) > room_bytes:
+            if self._frames_bytes(index + 1, total_bytes) > room_bytes:
                 return index
         return count
 
@@ -285,7 +294,7 @@ class SegmentLog:
             appends += self._pending
             self._pending = []
             self._pending_bytes = 0
-        needed_bytes = frames_bytes(len(appends), sum(size_bytes for _, size_bytes, _ in appends))
+        needed_bytes = self._frames_bytes(len(appends), sum(size_bytes for _, size_bytes, _ in appends))
         if carries:
             # Where they stood before, nobody has read them: this is the only place they have.
             self._unanswered = (self._next_base, align(self._next_base + HEADER_BYTES + needed_bytes))
@@ -304,6 +313,7 @@ class SegmentLog:
             self._durable,
             *self._unanswered,
             self._incarnation,
+            self._chain or GENESIS,
         )
         self._next_base = segment.limit
         self._links.append(_link(segment))
@@ -315,11 +325,18 @@ class SegmentLog:
 
     def _frame(self, home: OpenSegment, appends: list[Append], *, opens: bool) -> WriteBatch:
         batch = WriteBatch(
-            home, self._position, appends, opens=opens, previous_end=self._end, synced=self._durable
+            home,
+            self._position,
+            appends,
+            opens=opens,
+            previous_end=self._end,
+            synced=self._durable,
+            before=self._chain,
         )
         self._position = batch.end
         if appends:
             self._end = batch.end
+            self._chain = batch.chain
         return batch
 
     def _count_pending(self) -> None:
@@ -357,9 +374,12 @@ class SegmentLog:
         for batch in commit.batches:
             if batch.appends:
                 self._durable = batch.end
+                self._durable_chain = batch.chain
             if batch.opens:
                 self._opened(batch)
-        self._mark.store(self._durable)
+        # Readers look for new segments when the mark leaves those that they know. So a start moves it, before
+        # anything new is in the log: its segment may say of what is below that it is unanswered.
+        self._mark.store(max(self._durable, self._begin))
         self._close_retired()
         for batch in commit.batches:
             for lsn, (_, _, done) in zip(batch.lsns, batch.appends, strict=True):
@@ -368,6 +388,7 @@ class SegmentLog:
 
     def _opened(self, batch: WriteBatch) -> None:
         """A new segment is on stable storage, and with it where the old one ends."""
+        self._begin = self._begin or batch.home.segment.first
         self._durable_links.add(batch.home.segment.base)
         self._unanswered = (0, 0)
         held, self._held = self._held, []
@@ -397,6 +418,7 @@ class SegmentLog:
             self._retired.append(self._home)
         self._home = None
         self._end = self._durable
+        self._chain = self._durable_chain
         kept: list[Append] = []
         for batch in batches:
             for append in batch.appends:
@@ -474,5 +496,5 @@ def _link(segment: Segment) -> _Link:
 
 
 def _links(recovered: Recovered) -> list[_Link]:
-    links = {segment.base: _link(segment) for segment in recovered.chain.segments}
+    links = {segment.base: _link(segment) for segment in recovered.succession.segments}
     return [links.get(name.base) or _Link(name, 0, 0) for name in recovered.names]

@@ -1,12 +1,15 @@
 """A reading end of a log of segment files, in the writer's process or in any other.
 
-It knows nothing but the files and the mark, and asks them anew at every read: first the mark, then
-the names. In that order, whatever the mark vouches for lies in files whose names are seen, and every header
-that cuts off an abandoned stretch below the mark is among them. Headers are read when the names change, and
-records with one large read each for many of them.
+It knows nothing but the files and the mark. The mark is asked at every read; the names only when it lies
+above all places of the segments that are known: the writer has opened another one then. Every start of the
+writer opens one and moves the mark into it, so what a header says of the records before it (where they end,
+which are unanswered) is known before the mark lets them be read. First the mark is loaded, then the names:
+in that order, whatever the mark vouches for lies in files whose names are seen. Headers are read when
+the names change, and records with one large read each for many of them.
 
-A released segment may be recycled while it is being read. Its frames then stop to verify, but its name is
-gone as well, which tells this from damage.
+A released segment may be recycled while it is known, or being read. Its file is not found then, or its frames
+stop to verify; but its name is gone as well, which tells this from damage. While nothing of it was
+overwritten its records may still be read: they are what they were.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from dispatch.ports import Disk, Entry, File, Lsn, Mark
 from dispatch.spool.faults import CorruptError, ReleasedError
 from dispatch.spool.frames import BATCH, FRAME_BYTES, LAST, align, pack_seal, unpack_frame
 from dispatch.spool.scan import SegmentScan
-from dispatch.spool.segments import Chain, Segment, read_chain, segment_names
+from dispatch.spool.segments import Segment, Succession, read_succession, segment_names
 
 _READ_BYTES_MIN = 64 << 10
 
@@ -30,7 +33,7 @@ class SegmentReader:
         self._folder = folder
         self._mark = mark
         self._names: list[str] = []
-        self._chain = Chain([])
+        self._succession = Succession([])
         self._file: File | None = None
         self._file_name = ""
 
@@ -38,24 +41,25 @@ class SegmentReader:
 
     @property
     def durable(self) -> Lsn:
-        return Lsn(self._mark.load())
+        return Lsn(self._succession.end_below(self._mark.load()))
 
     @property
     def oldest(self) -> Lsn:
         self._look()
-        return Lsn(self._chain.first) if self._chain.segments else self.durable
+        return Lsn(self._succession.first) if self._succession.segments else self.durable
 
     def read(self, cursor: Lsn, size_bytes_max: int) -> list[Entry]:
         """As the port says; raises `OSError` too, where the disk does not let a segment be read."""
         durable = self._mark.load()
         if cursor >= durable:
             return []
-        self._look()
+        if durable > self._succession.limit:
+            self._look()
         lsn = self._enter(cursor)
         while lsn < durable:
-            index = self._chain.locate(lsn)
-            segment = self._chain.segments[index]
-            end = self._chain.ends[index]
+            index = self._succession.locate(lsn)
+            segment = self._succession.segments[index]
+            end = self._succession.ends[index]
             lsn = max(lsn, segment.first)
             if lsn < end:
                 try:
@@ -76,7 +80,7 @@ class SegmentReader:
 
     def unanswered(self, lsn: Lsn) -> bool:
         """Whether the record's client may never have seen our answer. For records that were read."""
-        return self._chain.unanswered(lsn)
+        return self._succession.unanswered(lsn)
 
     def incarnation(self, cursor: Lsn) -> int:
         """The latest start of the writer before which everything lies below the cursor; 0 if unknown.
@@ -84,37 +88,39 @@ class SegmentReader:
         What an earlier incarnation wrote, and no record below the cursor names, no record ever will.
         """
         self._look()
-        return max((s.incarnation for s in self._chain.segments if s.previous_end <= cursor), default=0)
+        return max((s.incarnation for s in self._succession.segments if s.previous_end <= cursor), default=0)
 
     def close(self) -> None:
         if self._file is not None:
             self._file.close()
             self._file = None
 
-    # ------------------------------------------------------------ the chain
+    # ------------------------------------------------------------ the segments
 
     def _look(self) -> None:
         names = self._disk.names(self._folder)
         if names != self._names:
-            self._chain = read_chain(self._disk, self._folder, segment_names(names), self._chain)
+            self._succession = read_succession(
+                self._disk, self._folder, segment_names(names), self._succession
+            )
             self._names = names
 
     def _enter(self, cursor: Lsn) -> int:
         """Where to begin: the cursor, or the oldest record if what lies between never held any."""
-        segments = self._chain.segments
+        segments = self._succession.segments
         if not segments:
             raise ReleasedError(cursor, self.durable)
-        if cursor < self._chain.start:
-            raise ReleasedError(cursor, Lsn(self._chain.first))
+        if cursor < self._succession.start:
+            raise ReleasedError(cursor, Lsn(self._succession.first))
         return max(cursor, segments[0].first)
 
     def _next_segment(self, index: int, lsn: int, durable: int) -> int:
         """The first place of the segment that follows; the mark if none does."""
         for segment, end in zip(
-            self._chain.segments[index + 1 :], self._chain.ends[index + 1 :], strict=True
+            self._succession.segments[index + 1 :], self._succession.ends[index + 1 :], strict=True
         ):
             if end > segment.first:
-                if segment.previous_end > max(lsn, self._chain.ends[index]):
+                if segment.previous_end > max(lsn, self._succession.ends[index]):
                     raise CorruptError(Lsn(lsn), Lsn(segment.first), segment.name)
                 return segment.first
         return durable
@@ -123,6 +129,7 @@ class SegmentReader:
         self.close()
         self._file_name = ""
         self._names = []
+        self._look()
         return self.read(cursor, size_bytes_max)
 
     # ------------------------------------------------------------ one segment

@@ -125,7 +125,7 @@ class Attempted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="att
 
 
 class Placed(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Some deliveries of one message that the parked store took over."""
+    """Some deliveries of one message."""
 
     id: MessageId
     indexes: tuple[int, ...]
@@ -133,6 +133,16 @@ class Placed(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 class Parked(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="parked"):
     """The parked store has these on stable storage: for them the mail segment may go."""
+
+    at_ms: int
+    placed: tuple[Placed, ...]
+
+
+class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="claimed"):
+    """Parked deliveries stand in line now, and may be tried: durable before the first of them is.
+
+    Over with their next record. That one goes back untried is not told: the next checkpoint says so.
+    """
 
     at_ms: int
     placed: tuple[Placed, ...]
@@ -153,6 +163,9 @@ class Moved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="moved")
     """Waiting again: from when on."""
     relay: str | None = None
     """Waiting again: for which relay, where it is another one."""
+    power: bool = False
+    """Waiting as before: they may have been tried without a trace when the machine lost power, *uncertain
+    (power)*."""
 
 
 class Live(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -176,9 +189,11 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="ch
     """Of what lies below the cursor, that which is neither parked nor settled."""
     sent: tuple[Placed, ...] = ()
     """What is between *sending* and its outcome, whoever owns it."""
+    claimed: tuple[Placed, ...] = ()
+    """Parked deliveries that stand in line or are under way."""
 
 
-LedgerRecord = Accepted | Sending | Attempted | Parked | Moved | Checkpoint
+LedgerRecord = Accepted | Sending | Attempted | Parked | Claimed | Moved | Checkpoint
 
 _encode_ledger = msgspec.msgpack.Encoder().encode
 _decode_ledger: Callable[[Buffer], LedgerRecord] = msgspec.msgpack.Decoder(LedgerRecord).decode

@@ -2,8 +2,8 @@
 
 1. *Known* is the greatest LSN that something vouches for: the mark, or what the headers call synced. Below
    it nothing is read, so a restart costs the same whether one segment is kept or five hundred.
-2. From there every batch is checked. A batch that does not verify, where a later one's `synced` lies
-   above it, was on stable storage and is damaged: the range is copied aside and reported, and the walk
+2. From there every batch is checked. A batch that does not verify, where a later one's `synced` or the mark
+   lies above it, was on stable storage and is damaged: the range is copied aside and reported, and the walk
    goes on behind it. Without such a witness it is a torn tail, and the log ends there.
 3. What is complete but above everything proven is the unpublished tail: no answer may have left for it. It is
    written once more in its place and then synced: if an earlier process saw its fdatasync fail,
@@ -11,6 +11,18 @@
    Should that fail too, the tail's records are *carried*: the log writes them into its next segment.
 4. The log then opens a new segment, whose header says where the log ended and which range is unanswered,
    and only after that publishes the mark (`spool.log`).
+
+The mark is a number in a file, and may be anything after a person or a bad disk had it. A true one is where
+a batch ends, or where a start began.
+
+- One that cannot be true is not believed: not on a sector border, or further above the newest segment
+  than files could be missing. The log goes on from where its batches end, as if there were no mark.
+- One that could be true and is not where a batch ends says that batches were there which cannot be read: all
+  from the newest `synced` on is checked, the rest up to the mark is damage, and the log goes on above it.
+  So it is if the newest segments were removed: their places are not used again, and every reader is told.
+
+A chain goes on from the last batch of what is kept. It is read from that batch's head, or from the header of
+the segment that was opened behind it.
 
 Nothing is deleted, truncated or overwritten with anything but itself, and no damage stops a start.
 """
@@ -20,12 +32,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dispatch.ports import Disk
-from dispatch.spool.frames import LAST, RECORD, BatchHead, align
+from dispatch.spool.frames import GENESIS, LAST, RECORD, SECTOR_BYTES, BatchHead, align
 from dispatch.spool.scan import Damage, Found, SegmentScan
-from dispatch.spool.segments import Chain, Segment, SegmentName, read_chain, segment_names
+from dispatch.spool.segments import Segment, SegmentName, Succession, read_succession, segment_names
 
 DAMAGED_SUFFIX = ".damaged"
 _CHUNK_BYTES = 1 << 20
+_MISSING_SEGMENTS_MAX = 64
+"""So many of the newest segment files may be missing before a mark that speaks of them is not believed."""
+_MARK_MAX = 1 << 62
+"""No log lives to see it."""
 
 
 class RecoveryReport(NamedTuple):
@@ -44,6 +60,8 @@ class RecoveryReport(NamedTuple):
     """Unanswered ones that the disk did not take in their place; they get a new one."""
     segments: int
     elapsed_s: float
+    disbelieved_mark: int | None = None
+    """What the durable mark said, where that cannot be true."""
 
 
 class Recovered(NamedTuple):
@@ -51,9 +69,11 @@ class Recovered(NamedTuple):
 
     names: list[SegmentName]
     """Every segment file of the folder, oldest first, those among them that never came to be included."""
-    chain: Chain
+    succession: Succession
     durable: int
     """All below is on stable storage."""
+    chain: bytes
+    """The chain there; means nothing in a log without one."""
     unanswered_from: int
     """Up to `durable`."""
     carried: list[bytes]
@@ -64,6 +84,7 @@ class Recovered(NamedTuple):
     """No file that is here has a place at or above it."""
     torn_bytes: int
     damage: tuple[Damage, ...]
+    disbelieved_mark: int | None
 
     def report(self, elapsed_s: float) -> RecoveryReport:
         return RecoveryReport(
@@ -73,8 +94,9 @@ class Recovered(NamedTuple):
             torn_bytes=self.torn_bytes,
             damage=self.damage,
             carried_records=len(self.carried),
-            segments=len(self.chain.segments),
+            segments=len(self.succession.segments),
             elapsed_s=elapsed_s,
+            disbelieved_mark=self.disbelieved_mark,
         )
 
 
@@ -84,8 +106,11 @@ def recover(disk: Disk, folder: str, mark: int, segment_bytes: int) -> Recovered
     Raises `OSError` only where folder or files cannot be opened at all (permissions, no descriptors left).
     """
     names = segment_names(disk.names(folder))
-    chain = read_chain(disk, folder, names)
-    tail = _Tail(disk, folder, chain, mark)
+    succession = read_succession(disk, folder, names)
+    # A name without a segment may yet own frames, on a disk that has lied: its stretch counts as used.
+    top = max([succession.limit, *(name.base + segment_bytes for name in names)])
+    believed = _could_be_true(mark, top + _MISSING_SEGMENTS_MAX * segment_bytes if names else _MARK_MAX)
+    tail = _Tail(disk, folder, succession, succession.end_below(mark) if believed else 0)
     tail.walk()
     carried: list[bytes] = []
     durable = tail.end
@@ -96,46 +121,84 @@ def recover(disk: Disk, folder: str, mark: int, segment_bytes: int) -> Recovered
     except OSError:
         durable = tail.proven
         carried = tail.records()
-    limits = [segment.limit for segment in chain.segments]
-    # A name without a segment may yet own frames, on a disk that has lied: its stretch counts as used.
-    limits += [name.base + segment_bytes for name in names]
+    if not believed and mark > tail.end:
+        tail.damage.append(Damage(tail.end, mark))
     return Recovered(
         names=names,
-        chain=chain,
+        succession=succession,
         durable=durable,
+        chain=tail.chain(durable),
         unanswered_from=min(tail.proven, durable),
         carried=carried,
         generation=max((name.generation for name in names), default=0),
-        next_base=align(max([mark, tail.end, *limits])) if names or mark else 0,
+        next_base=align(max(tail.end, top)),
         torn_bytes=tail.torn_bytes,
         damage=tuple(tail.damage),
+        disbelieved_mark=None if believed else mark,
     )
+
+
+def _could_be_true(mark: int, most: int) -> bool:
+    return mark <= most and mark % SECTOR_BYTES == 0
 
 
 class _Tail:
     """The walk from what is known to the end of the log."""
 
-    def __init__(self, disk: Disk, folder: str, chain: Chain, mark: int) -> None:
+    def __init__(self, disk: Disk, folder: str, succession: Succession, mark: int) -> None:
         self._disk = disk
         self._folder = folder
-        self._chain = chain
-        self.proven = max([mark, *(segment.synced for segment in chain.segments)])
+        self._succession = succession
+        self._mark = mark
+        synced = max((segment.synced for segment in succession.segments), default=0)
+        self.proven = max(mark, synced)
         """Everything below was durable, says the mark, a header or a later batch."""
-        self.end = self.proven
+        self.end = mark if mark > synced and self._ends_a_batch(mark) else synced
         self.torn_bytes = 0
         self.damage: list[Damage] = []
         self._batches: list[tuple[Segment, int, int]] = []
 
     def walk(self) -> None:
-        segments = self._chain.segments
-        for index in range(max(0, self._chain.locate(self.end)), len(segments)):
+        segments = self._succession.segments
+        for index in range(max(0, self._succession.locate(self.end)), len(segments)):
             if not self._walk_segment(index):
-                return
+                break
+        if self.end < self._mark:
+            self.damage.append(Damage(self.end, self._mark))
+            self.end = self._mark
+
+    def _ends_a_batch(self, mark: int) -> bool:
+        if any(segment.previous_end == mark for segment in self._succession.segments):
+            return True
+        last = self._last_batch(self._succession.locate(mark - 1), mark)
+        return last is not None and last.end == mark
+
+    def _last_batch(self, index: int, stop: int) -> BatchHead | None:
+        """The last batch of a segment that ends at or before `stop`."""
+        if index < 0:
+            return None
+        segment = self._succession.segments[index]
+        file = self._disk.open(f"{self._folder}/{segment.name}")
+        try:
+            scan = SegmentScan(file, segment.generation, segment.base)
+            return scan.last_batch(segment.first, min(stop, self._succession.ends[index]))
+        finally:
+            file.close()
+
+    def chain(self, end: int) -> bytes:
+        """The chain behind the last batch that ends at or before `end`, as far as it can be read."""
+        for index in range(len(self._succession.segments) - 1, -1, -1):
+            segment = self._succession.segments[index]
+            if segment.first < end and (last := self._last_batch(index, end)):
+                return last.link.after if last.link else GENESIS
+            if segment.previous_end <= end and not segment.damaged:
+                return segment.chain
+        return GENESIS
 
     def _walk_segment(self, index: int) -> bool:
         """False where the log ends in this segment."""
-        segment = self._chain.segments[index]
-        stop = self._chain.ends[index]
+        segment = self._succession.segments[index]
+        stop = self._succession.ends[index]
         lsn = max(self.end, segment.first)
         if lsn >= stop:
             return True
@@ -151,11 +214,15 @@ class _Tail:
                     self.end = lsn = head.end
                     continue
                 later = self._later(scan, lsn, index)
-                if not any(head.synced > lsn for head in later):
+                if not self._vouched(lsn, later):
                     first = scan.head(lsn)
                     self.torn_bytes = sum(h.end - h.lsn for h in ([first] if first else []) + later)
                     return False
-                resume = min([head.lsn for head in later if head.lsn < stop], default=stop)
+                behind = [self._mark, *(head.lsn for head in later)]
+                resume = min([place for place in behind if lsn < place < stop], default=stop)
+                if resume == segment.limit < self._mark and index + 1 == len(self._succession.segments):
+                    # The mark speaks of files that are gone; where this one was left for them, nobody knows.
+                    return False
                 for damage in scan.walk(lsn, resume):
                     if isinstance(damage, Damage):
                         self.damage.append(damage)
@@ -166,11 +233,15 @@ class _Tail:
         finally:
             file.close()
 
+    def _vouched(self, lsn: int, later: list[BatchHead]) -> bool:
+        """Whether what cannot be read at a place was on stable storage."""
+        return self._mark > lsn or any(head.synced > lsn for head in later)
+
     def _bridge(self, index: int) -> bool:
         """A segment is missing before this one: damage if a batch vouches for it, else part of a tear."""
-        segment = self._chain.segments[index]
+        segment = self._succession.segments[index]
         later = self._heads(index)
-        if not any(head.synced > self.end for head in later):
+        if not self._vouched(self.end, later):
             self.torn_bytes = sum(head.end - head.lsn for head in later)
             return False
         self.damage.append(Damage(self.end, segment.first))
@@ -178,12 +249,12 @@ class _Tail:
 
     def _later(self, scan: SegmentScan, lsn: int, index: int) -> list[BatchHead]:
         """Heads of all batches behind a bad one, in its segment and in those that follow."""
-        return _heads(scan, lsn + 1, self._chain.segments[index].limit) + self._heads(index + 1)
+        return _heads(scan, lsn + 1, self._succession.segments[index].limit) + self._heads(index + 1)
 
     def _heads(self, index: int) -> list[BatchHead]:
         """Heads of all batches in a segment and in those that follow."""
         heads = []
-        for segment in self._chain.segments[index:]:
+        for segment in self._succession.segments[index:]:
             file = self._disk.open(f"{self._folder}/{segment.name}")
             try:
                 rest = SegmentScan(file, segment.generation, segment.base)

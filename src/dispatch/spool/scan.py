@@ -13,6 +13,7 @@ from typing import NamedTuple
 from dispatch.ports import File
 from dispatch.spool.frames import (
     BATCH_FRAME_BYTES,
+    CHAINED_FRAME_BYTES,
     FRAME_BYTES,
     LAST,
     SECTOR_BYTES,
@@ -20,6 +21,7 @@ from dispatch.spool.frames import (
     Frame,
     align,
     check_batch,
+    check_link,
     find_magic,
     read_batch_head,
     read_frame,
@@ -27,6 +29,7 @@ from dispatch.spool.frames import (
 )
 
 _WINDOW_BYTES = 1 << 20
+_BACKWARD_BYTES_MIN = 64 << 10
 _PAGE_BYTES = 4096
 
 
@@ -91,7 +94,7 @@ class SegmentScan:
 
     def head(self, lsn: int) -> BatchHead | None:
         """The head of the batch at a place; what it announces is not checked."""
-        data, offset = self.read(lsn, BATCH_FRAME_BYTES)
+        data, offset = self.read(lsn, CHAINED_FRAME_BYTES)
         return read_batch_head(data, offset, lsn=lsn, generation=self._generation)
 
     def batch(self, lsn: int, stop: int) -> BatchHead | None:
@@ -99,9 +102,16 @@ class SegmentScan:
         head = self.head(lsn)
         if head is None or head.end > stop:
             return None
-        data, offset = self.read(lsn, head.frames_end - lsn)
-        whole = data if offset == 0 else data[offset : offset + head.frames_end - lsn]
-        return head if check_batch(whole, head, generation=self._generation) else None
+        return head if check_batch(self._whole(head), head, generation=self._generation) else None
+
+    def linked(self, head: BatchHead) -> bool:
+        """Whether the batch gives the chain that its head claims; then all of it is as it was written."""
+        return check_link(self._whole(head), head, generation=self._generation)
+
+    def _whole(self, head: BatchHead) -> bytes:
+        size_bytes = head.frames_end - head.lsn
+        data, offset = self.read(head.lsn, size_bytes)
+        return data if offset == 0 else data[offset : offset + size_bytes]
 
     def next_batch(self, start: int, stop: int) -> BatchHead | None:
         """The first batch at or behind `start` whose head verifies."""
@@ -123,6 +133,28 @@ class SegmentScan:
             lsn = max(align(window_end - SECTOR_BYTES), lsn + SECTOR_BYTES)
         return None
 
+    def last_batch(self, start: int, stop: int) -> BatchHead | None:
+        """The last batch at or behind `start` that ends at or before `stop`; only its head is checked.
+
+        Looks backwards, a growing piece at a time: what is looked for is most often near.
+        """
+        size_bytes = _BACKWARD_BYTES_MIN
+        upper = stop
+        while upper > start:
+            lower = max(start, (upper - size_bytes) & -SECTOR_BYTES)
+            data = self._read_file(lower - self._base, upper - lower)
+            last = None
+            offset = -1
+            while (offset := find_magic(data, lower, offset + 1)) >= 0:
+                head = read_batch_head(data, offset, lsn=lower + offset, generation=self._generation)
+                if head is not None and head.end <= stop:
+                    last = head
+            if last is not None:
+                return last
+            upper = lower
+            size_bytes = min(2 * size_bytes, _WINDOW_BYTES)
+        return None
+
     def resume(self, bad: int, stop: int) -> int:
         """Where frames verify again behind a bad one; `stop` if nowhere before it."""
         data, offset = self.read(bad, FRAME_BYTES)
@@ -132,7 +164,7 @@ class SegmentScan:
             _, length, kind = unpack_frame(data, offset)
             next_ = bad + FRAME_BYTES + length
             behind.append(align(next_) if kind == LAST else next_)
-        behind.append(bad + BATCH_FRAME_BYTES)
+        behind += [bad + BATCH_FRAME_BYTES, bad + CHAINED_FRAME_BYTES]
         for lsn in behind:
             if lsn < stop and self.frame(lsn, stop):
                 return lsn

@@ -1,4 +1,4 @@
-"""Segment files: their names, their headers, and the chain that they form.
+"""Segment files: their names, their headers, and how they follow each other.
 
 A log's LSNs are cut into stretches, one a segment: `[base, base + size)`, the next one beginning where
 this one's stretch ends, used up or not. The place of an LSN in its file is `LSN - base`. What that buys:
@@ -10,11 +10,12 @@ file it is in.
     <generation, 16 hex digits>-<base, 16 hex digits>.segment
     ┌ header, 4096 bytes ──────────────────┬ batches …
     │ at 0 and again at 2048: magic (8) │ generation │ base │ size │ previous end │ synced │
-    │ unanswered from │ unanswered to │ incarnation (8 each) │ CRC-32 of these (4)
+    │ unanswered from │ unanswered to │ incarnation (8 each) │ chain (32) │ CRC-32 of these (4)
 
 *Previous end* says where the log ended before this segment, and so cuts off whatever stands above
 it in earlier files: a torn tail, an abandoned segment, batches that came behind a tear. The end of a segment
 is thus the least *previous end* of all later ones. Nothing is ever truncated or overwritten to cut it.
+*Chain* is the chain's value there (`frames`): it outlives the batches before, which may all be released.
 
 A header that does not fit its file's name is not this segment's: either the name outlived a power cut and
 the header did not, and then no batch of the generation is in the file and the segment never was; or
@@ -30,13 +31,14 @@ from typing import NamedTuple
 from zlib import crc32
 
 from dispatch.ports import Chance, Disk, File, Lsn
+from dispatch.spool.frames import GENESIS
 from dispatch.spool.scan import SegmentScan
 
 HEADER_BYTES = 4096
 SEGMENT_SUFFIX = ".segment"
 
-_MAGIC = b"DSPLOG\x00\x01"
-_FIELDS = struct.Struct("<8s8Q")
+_MAGIC = b"DSPLOG\x00\x02"
+_FIELDS = struct.Struct("<8s8Q32s")
 _CHECKSUM = struct.Struct("<I")
 _COPY_AT = HEADER_BYTES // 2
 """A second copy in another sector and, on disks with large ones, in another physical block's half."""
@@ -66,6 +68,8 @@ class Segment(NamedTuple):
     """What recovery found complete and above the durable mark before it opened this segment; may be empty."""
     incarnation: int
     """Generation of the first segment that the same process opened."""
+    chain: bytes = GENESIS
+    """The chain's value at `previous_end`; means nothing in a log without a chain."""
     damaged: bool = False
     """The header could not be read: this was put together from the name and the first batch."""
 
@@ -95,7 +99,7 @@ def parse_name(name: str) -> SegmentName | None:
 
 
 def encode_header(segment: Segment) -> bytes:
-    fields = _FIELDS.pack(_MAGIC, *segment[:8])
+    fields = _FIELDS.pack(_MAGIC, *segment[:9])
     copy = (fields + _CHECKSUM.pack(crc32(fields))).ljust(_COPY_AT, b"\0")
     return copy + copy
 
@@ -141,8 +145,8 @@ def _rescue(file: File, name: SegmentName) -> Segment | None:
     return Segment(name.generation, name.base, size_bytes, previous_end, head.synced, 0, 0, 0, damaged=True)
 
 
-class Chain:
-    """The segments of one log in order, and where each of them ends."""
+class Succession:
+    """The segments of one log in order, each the successor of the one before, and where each of them ends."""
 
     def __init__(self, segments: list[Segment]) -> None:
         self.segments = segments
@@ -173,6 +177,22 @@ class Chain:
         """Index of the segment whose stretch holds the LSN; -1 below the oldest."""
         return bisect_right(self._bases, lsn) - 1
 
+    @property
+    def limit(self) -> int:
+        """Above all places of the newest segment; 0 where there is none."""
+        return self.segments[-1].limit if self.segments else 0
+
+    def end_below(self, mark: int) -> int:
+        """Where the records below a mark end: the mark itself, but for one before a segment's first batch.
+
+        A start shows by such a mark that it opened a segment, before anything is in it.
+        """
+        for segment in reversed(self.segments):
+            if segment.first < mark:
+                break
+            mark = min(mark, segment.previous_end)
+        return mark
+
     def unanswered(self, lsn: Lsn) -> bool:
         return any(segment.unanswered_from <= lsn < segment.unanswered_to for segment in self.segments)
 
@@ -182,7 +202,9 @@ def segment_names(names: list[str]) -> list[SegmentName]:
     return sorted(parsed for name in names if (parsed := parse_name(name)))
 
 
-def read_chain(disk: Disk, folder: str, names: list[SegmentName], known: Chain | None = None) -> Chain:
+def read_succession(
+    disk: Disk, folder: str, names: list[SegmentName], known: Succession | None = None
+) -> Succession:
     """Read the headers of these segments but for those known already, which never change.
 
     A segment that was recycled since the names were read is left out.
@@ -198,4 +220,4 @@ def read_chain(disk: Disk, folder: str, names: list[SegmentName], known: Chain |
                 continue
         if segment is not None:
             segments.append(segment)
-    return Chain(segments)
+    return Succession(segments)

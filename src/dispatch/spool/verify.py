@@ -1,8 +1,8 @@
 """Reading a log without trusting it: `dispatch spool verify` and `dispatch spool export`.
 
 Both work on the files alone, beside a running writer or on a copied folder, change nothing, and stop at
-nothing. Without the mark they see the newest segment up to its last whole batch, which may be a moment
-more than what was answered for.
+nothing. They see the newest segment up to its last whole batch, which may be a moment more than what was
+answered for; what the durable mark says beyond that is missing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from dispatch.ports import Disk, Entry, Lsn
 from dispatch.spool.frames import BATCH
 from dispatch.spool.scan import Damage, Found, SegmentScan
-from dispatch.spool.segments import Chain, Segment, SegmentName, read_chain, segment_names
+from dispatch.spool.segments import Segment, SegmentName, Succession, read_succession, segment_names
 
 
 class SegmentState(StrEnum):
@@ -42,6 +42,8 @@ class SegmentReport(NamedTuple):
 class VerifyReport(NamedTuple):
     segments: tuple[SegmentReport, ...]
     """Oldest first."""
+    missing: Damage | None = None
+    """What was on stable storage, says the mark, and is gone from the log's end."""
 
     @property
     def records(self) -> int:
@@ -50,14 +52,19 @@ class VerifyReport(NamedTuple):
     @property
     def sound(self) -> bool:
         """Nothing that was on stable storage is damaged."""
-        return all(segment.state is not SegmentState.CORRUPT for segment in self.segments)
+        return self.missing is None and all(
+            segment.state is not SegmentState.CORRUPT for segment in self.segments
+        )
 
 
-def verify_log(disk: Disk, folder: str) -> VerifyReport:
-    """Check every checksum of a log. Reads all of it; raises `OSError` if a file cannot be opened."""
+def verify_log(disk: Disk, folder: str, mark: int = 0) -> VerifyReport:
+    """Check every checksum of a log. Reads all of it; raises `OSError` if a file cannot be opened.
+
+    `mark`: the durable mark, loaded before. That of a writer that runs moves on; the log is never behind it.
+    """
     names = segment_names(disk.names(folder))
-    chain = read_chain(disk, folder, names)
-    places = {segment.base: index for index, segment in enumerate(chain.segments)}
+    succession = read_succession(disk, folder, names)
+    places = {segment.base: index for index, segment in enumerate(succession.segments)}
     reports = []
     for name in names:
         index = places.get(name.base)
@@ -65,25 +72,27 @@ def verify_log(disk: Disk, folder: str) -> VerifyReport:
             reports.append(_never_was(name))
         else:
             try:
-                reports.append(_verify_segment(disk, folder, chain, index))
+                reports.append(_verify_segment(disk, folder, succession, index))
             except FileNotFoundError:
                 continue  # Released while we read.
-    return VerifyReport(tuple(reports))
+    end = max((report.end for report in reports), default=Lsn(0))
+    durable = succession.end_below(mark)
+    return VerifyReport(tuple(reports), Damage(end, durable) if end < durable else None)
 
 
 def iterate(disk: Disk, folder: str, from_lsn: int = 0) -> Iterator[Entry | Damage]:
     """Every readable record from a cursor on, in order; damage is told of where it stands, and passed."""
-    chain = read_chain(disk, folder, segment_names(disk.names(folder)))
-    start = max(0, chain.locate(from_lsn))
-    for index in range(start, len(chain.segments)):
-        segment = chain.segments[index]
+    succession = read_succession(disk, folder, segment_names(disk.names(folder)))
+    start = max(0, succession.locate(from_lsn))
+    for index in range(start, len(succession.segments)):
+        segment = succession.segments[index]
         try:
             file = disk.open(f"{folder}/{segment.name}")
         except FileNotFoundError:
             continue
         try:
             scan = SegmentScan(file, segment.generation, segment.base)
-            for piece in _pieces(scan, chain, index, max(from_lsn, segment.first)):
+            for piece in _pieces(scan, succession, index, max(from_lsn, segment.first)):
                 match piece:
                     case Found(lsn, frame) if frame.kind != BATCH:
                         yield Entry(Lsn(lsn), Lsn(frame.next), frame.payload)
@@ -93,11 +102,11 @@ def iterate(disk: Disk, folder: str, from_lsn: int = 0) -> Iterator[Entry | Dama
             file.close()
 
 
-def _pieces(scan: SegmentScan, chain: Chain, index: int, start: int) -> Iterator[Found | Damage]:
+def _pieces(scan: SegmentScan, succession: Succession, index: int, start: int) -> Iterator[Found | Damage]:
     """Walk a segment to its end; in the newest one, to its last whole batch or the last damage before it."""
-    segment = chain.segments[index]
-    stop = chain.ends[index]
-    if index + 1 == len(chain.segments):
+    segment = succession.segments[index]
+    stop = succession.ends[index]
+    if index + 1 == len(succession.segments):
         stop = _last_batch_end(scan, segment)
     yield from scan.walk(start, stop)
 
@@ -118,10 +127,10 @@ def _never_was(name: SegmentName) -> SegmentReport:
     return SegmentReport(str(name), Lsn(name.base), Lsn(name.base), 0, 0, 0, SegmentState.STALE)
 
 
-def _verify_segment(disk: Disk, folder: str, chain: Chain, index: int) -> SegmentReport:
-    segment = chain.segments[index]
-    newest = index + 1 == len(chain.segments)
-    if chain.ends[index] <= segment.first and not newest:
+def _verify_segment(disk: Disk, folder: str, succession: Succession, index: int) -> SegmentReport:
+    segment = succession.segments[index]
+    newest = index + 1 == len(succession.segments)
+    if succession.ends[index] <= segment.first and not newest:
         return _never_was(SegmentName(segment.generation, segment.base))
     file = disk.open(f"{folder}/{segment.name}")
     try:
@@ -129,7 +138,7 @@ def _verify_segment(disk: Disk, folder: str, chain: Chain, index: int) -> Segmen
         batches = records = payload_bytes = 0
         end = segment.first
         damage = []
-        for piece in _pieces(scan, chain, index, segment.first):
+        for piece in _pieces(scan, succession, index, segment.first):
             match piece:
                 case Damage():
                     damage.append(piece)

@@ -65,12 +65,12 @@ class HistoryStore:
 
     @classmethod
     def open(cls, path: Path, *, vfs: str | None = None) -> HistoryStore:
-        """Open or make the database. Raises `StoreFault`."""
+        """Open or make the database. Raises `StoreFault`. On a `vfs`, nobody else can read it meanwhile."""
         connection = open_database(
             path,
             "history",
             synchronous="NORMAL",
-            # A simulated disk has no shared memory, and nobody else who reads.
+            # Readers need shared memory, which only the machine's own file system has.
             exclusive=vfs is not None,
             page_size_bytes=PAGE_SIZE_BYTES,
             checkpoint_pages=CHECKPOINT_PAGES,

@@ -8,12 +8,13 @@ Traps. `page_size` and `auto_vacuum` count only before the first page is written
 database keeps its WAL index on the heap: no shared memory file, no lock calls on the hot path, and
 no need of shared memory in a `vfs` put under it; in exchange nobody else can open it meanwhile.
 After a failed sync of the WAL the transaction is rolled back and the next one writes the same
-frames anew, so a failed sync is never taken for one that worked.
+frames anew, so a failed sync is never taken for one that worked; and what another process has left in
+the WAL of an exclusive database is written once more before it is believed.
 
 Nothing above this package catches an `apsw` exception: they leave it as one of these::
 
     StoreFault
-    ├── StoreFull      no space left (ENOSPC, quota)
+    ├── StoreFull      no space left (ENOSPC)
     ├── StoreBusy      another process holds the lock
     ├── StoreDamaged   not a database, or a broken one
     └── NewerSchema    written by a later version of Dispatch
@@ -24,6 +25,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -32,6 +34,7 @@ import apsw
 
 BUSY_TIMEOUT_MS = 5_000
 STATEMENT_CACHE_SIZE = 200
+COPY_BYTES = 1 << 16
 
 
 class StoreFault(Exception):
@@ -77,20 +80,60 @@ def open_database(
     try:
         with faults(f"{path.name}: cannot be opened"):
             connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+            # Where this fails, the close must not copy about what the disk has just failed to keep.
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            if exclusive:
+                # First of all: whatever reads the file before asks for shared memory.
+                connection.pragma("locking_mode", "EXCLUSIVE")
+                if connection.pragma("journal_mode") == "wal":
+                    _write_wal_again(path, vfs)
             connection.pragma("page_size", page_size_bytes)
             if shrinks:
                 connection.pragma("auto_vacuum", "INCREMENTAL")
-            if exclusive:
-                connection.pragma("locking_mode", "EXCLUSIVE")
             connection.pragma("journal_mode", "WAL")
             connection.pragma("synchronous", synchronous)
-            connection.pragma("wal_autocheckpoint", checkpoint_pages)
+            connection.set_wal_hook(partial(_checkpoint, checkpoint_pages))
             connection.pragma("trusted_schema", False)
-        migrate(connection, schema, name=path.name)
+            migrate(connection, schema, name=path.name)
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
     except BaseException:
-        connection.close()
+        try:
+            connection.close()
+        except apsw.Error:
+            # The fault to tell of is the one before.
+            pass
         raise
     return connection
+
+
+def _write_wal_again(path: Path, vfs: str | None) -> None:
+    """Put the WAL that an earlier process has left on stable storage. Only for who holds the lock.
+
+    SQLite takes for committed what it finds there, though a sync of it may have failed. The kernel counts
+    such pages as written: only writing them once more makes the next sync put them on the disk.
+    """
+    flags = [apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, 0]
+    file = apsw.VFSFile(vfs or "", f"{path}-wal", flags)
+    try:
+        size_bytes = file.xFileSize()
+        for offset in range(0, size_bytes, COPY_BYTES):
+            file.xWrite(file.xRead(min(COPY_BYTES, size_bytes - offset), offset), offset)
+        if size_bytes:
+            file.xSync(apsw.SQLITE_SYNC_NORMAL)
+    finally:
+        file.xClose()
+
+
+def _checkpoint(pages_min: int, connection: apsw.Connection, database: str, pages: int) -> int:
+    """Called after each commit, which stands whatever comes of this: the next one tries again."""
+    if pages >= pages_min:
+        try:
+            connection.wal_checkpoint(database, apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error:
+            # SQLite's own hook passes it over as well; but a fault that a `vfs` in Python raises
+            # in there would leave the COMMIT that has been made.
+            pass
+    return apsw.SQLITE_OK
 
 
 def set_aside(path: Path) -> Path:

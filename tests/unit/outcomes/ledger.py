@@ -34,6 +34,7 @@ MOVE_TO: dict[DeliveryState, Move] = {
     DeliveryState.BOUNCED: Move.BOUNCE,
     DeliveryState.EXPIRED: Move.EXPIRE,
     DeliveryState.UNCERTAIN: Move.LOSE_REPLY,
+    DeliveryState.QUARANTINED: Move.QUARANTINE,
 }
 REPLIES = {
     DeliveryState.DELIVERED: reply(250, "2.0.0", "Ok: queued as 4FQk"),
@@ -111,8 +112,10 @@ def moved(
     *indexes: int,
     at_ms: int = DAY_ONE_MS,
     reason: str = "",
+    by: str = "operator",
+    power: bool = False,
 ) -> Moved:
-    return Moved(at_ms, message_id, indexes or (0,), move, state, "operator", reason)
+    return Moved(at_ms, message_id, indexes or (0,), move, state, by, reason, power=power)
 
 
 def project(path: Path, ledger: LedgerInList, *, batch_bytes: int = 1 << 18) -> HistoryReader:

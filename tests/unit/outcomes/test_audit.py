@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from tests.unit.outcomes.ledger import LedgerInList, accepted, attempted, moved, result, sending
-from tests.unit.store.messages import message
+from tests.unit.store.messages import DAY_ONE_MS, message
 
 from dispatch.mail.delivery import DeliveryState, Move
 from dispatch.mail.ids import spool_form
-from dispatch.outcomes.audit import verify
+from dispatch.outcomes.audit import Period, Witness, contradictions, unsettled, verify
 from dispatch.ports import Lsn
 
 S = DeliveryState
@@ -106,3 +106,56 @@ def test_a_message_told_twice_is_one_message() -> None:
     audit = verify(ledger, set())
     assert audit.sound
     assert (audit.messages, audit.settled, audit.lost) == (1, 1, 0)
+
+
+def test_over_a_period_the_time_of_acceptance_counts() -> None:
+    early, late = message(1, at_ms=DAY_ONE_MS), message(2, at_ms=DAY_ONE_MS + 1000)
+    ledger = LedgerInList(
+        accepted(early),
+        accepted(late),
+        attempted(early.id, S.DELIVERED, at_ms=DAY_ONE_MS + 5000),
+        attempted(late.id, S.DELIVERED),
+        attempted(late.id, S.DELIVERED),
+    )
+    first = verify(ledger, set(), Period(DAY_ONE_MS, DAY_ONE_MS + 1000))
+    assert (first.messages, first.settled, first.doubly_settled, first.earlier_settled) == (1, 1, 0, 0)
+    second = verify(ledger, set(), Period(DAY_ONE_MS + 1000))
+    assert (second.messages, second.settled, second.doubly_settled, second.earlier_settled) == (1, 1, 1, 0)
+    assert verify(ledger, set(), Period(None, DAY_ONE_MS)).messages == 0
+    assert first.records == second.records == 5
+
+
+def test_outcomes_of_the_period_whose_acceptance_was_released_are_counted_apart() -> None:
+    early, late = message(1, at_ms=DAY_ONE_MS), message(2, at_ms=DAY_ONE_MS + 1000)
+    ledger = LedgerInList(attempted(early.id, S.DELIVERED), attempted(late.id, S.DELIVERED))
+    assert verify(ledger, set(), Period(DAY_ONE_MS + 1000)).earlier_settled == 1
+    assert verify(ledger, set()).earlier_settled == 2
+
+
+def test_the_oldest_record_tells_how_far_back_the_ledger_goes() -> None:
+    assert verify(LedgerInList(), set()).kept_from_ms is None
+    ledger = LedgerInList(attempted(message(1).id, S.DELIVERED, at_ms=DAY_ONE_MS + 7))
+    assert verify(ledger, set()).kept_from_ms == DAY_ONE_MS + 7
+
+
+def test_a_ledger_that_others_have_read_further_than_it_goes_is_contradicted() -> None:
+    full = verify(LedgerInList(accepted(message(1))), {message(1).id})
+    witnesses = [Witness("followed.mark", Lsn(100)), Witness("checkpoint.mark", Lsn(0))]
+    assert contradictions(full, Lsn(100), witnesses, parked=1, mail_released=True) == ()
+    (said,) = contradictions(full, Lsn(99), witnesses, parked=1, mail_released=True)
+    assert "followed.mark speaks of records up to 0x64" in said
+
+
+def test_an_empty_ledger_is_contradicted_by_mail_that_it_should_know() -> None:
+    nothing = verify(LedgerInList(), set())
+    assert contradictions(nothing, Lsn(0), [], parked=0, mail_released=False) == ()
+    assert len(contradictions(nothing, Lsn(0), [], parked=2, mail_released=True)) == 2
+
+
+def test_messages_without_a_final_outcome_for_each_recipient_are_unsettled() -> None:
+    over, half, open_ = message(1), message(2, "a@example.com", "b@example.com"), message(3)
+    ledger = LedgerInList(
+        accepted(over), attempted(over.id, S.DELIVERED), attempted(half.id, result(S.BOUNCED, 1))
+    )
+    payloads = [payload for payload in ledger.payloads if payload is not None]
+    assert unsettled(payloads, [over, half, open_]) == {half.id, open_.id}

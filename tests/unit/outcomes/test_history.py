@@ -175,6 +175,34 @@ def test_deliveries_that_a_power_cut_left_without_a_trace_are_counted_and_marked
         assert counted(reader)[0, "", "uncertain (power)"] == 2
 
 
+def test_what_a_power_cut_may_have_delivered_is_counted_and_told(tmp_path: Path) -> None:
+    sent = message(1, "a@example.com", "b@example.com")
+    mark = moved(sent.id, Move.RETRY, S.WAITING, 0, 1, reason="the machine lost power", power=True)
+    ledger = LedgerInList(accepted(sent), attempted(sent.id, result(S.WAITING, 0, 1)), mark)
+    with closing(project(tmp_path / "history.db", ledger)) as reader:
+        shown = reader.get(sent.id)
+        assert shown is not None
+        assert [(told.move, told.reason) for told in shown.timeline][1:] == [
+            ("retry", "the machine lost power")
+        ]
+        assert counted(reader)[0, "smarthost", "uncertain (power)"] == 2
+        assert shown.state == "waiting"
+
+
+def test_a_retry_that_a_person_asks_for_is_not_counted(tmp_path: Path) -> None:
+    sent = message(1)
+    ledger = LedgerInList(accepted(sent), moved(sent.id, Move.RETRY, S.WAITING))
+    with closing(project(tmp_path / "history.db", ledger)) as reader:
+        assert {kind for _, _, kind in counted(reader)} == {"received"}
+
+
+def test_what_is_set_aside_is_counted(tmp_path: Path) -> None:
+    sent = message(1)
+    ledger = LedgerInList(accepted(sent), attempted(sent.id, S.QUARANTINED))
+    with closing(project(tmp_path / "history.db", ledger)) as reader:
+        assert counted(reader)[0, "smarthost", "quarantined"] == 1
+
+
 def test_words_from_outside_lose_their_control_characters(tmp_path: Path) -> None:
     sent = message(1, subject="a\x1b[31mred\r\nBcc: x\u202e", header_message_id="<\x00>")
     words = result(S.BOUNCED, reason="bad\x07thing", text="no\x1b]0;title\x9c")

@@ -118,6 +118,18 @@ def test_a_cancelled_message_says_who_did_it_and_a_held_one_says_nothing(store: 
     assert (event, fields["status"], fields["reply"]) == ("ended", "cancelled", "operator: wrong list")
 
 
+def test_whatever_a_power_cut_may_have_delivered_has_a_line(store: HistoryStore) -> None:
+    """Taken up again from the log, and put back into its place in the queue."""
+    again, known = message(1), message(2)
+    mark = moved(known.id, Move.RETRY, S.WAITING, reason="lost power", by="recovery", power=True)
+    lines = said(store, LedgerInList(accepted(known), accepted(again, power=True), mark))
+    assert [(event, fields["id"], fields["status"]) for event, fields in lines] == [
+        ("uncertain", spool_form(again.id), "waiting"),
+        ("uncertain", spool_form(known.id), "waiting"),
+    ]
+    assert lines[0][1]["reply"] == log_lines.LOST_POWER and lines[1][1]["reply"] == "recovery: lost power"
+
+
 def test_an_outcome_of_an_unknown_message_is_said_without_addresses(store: HistoryStore) -> None:
     ((event, fields),) = said(store, LedgerInList(attempted(message(1).id, S.DELIVERED)))
     assert (event, fields["from"], fields["to"]) == ("delivered", None, None)

@@ -89,6 +89,11 @@ class HandLedger:
         self.kept = len(self.written)
         self.durable = Lsn(self.kept * 10)
 
+    def lost_power(self) -> None:
+        """What was not durable is gone."""
+        del self.written[self.kept :]
+        del self._done[self.kept :]
+
     # As `ports.LogReader`
 
     oldest = Lsn(0)
@@ -125,10 +130,10 @@ class HandRelay:
         fault = None if all(each) else Fault(FaultKind.DROPPED, "silence")
         done(transaction, Report(Stage.END_OF_DATA, each, fault))
 
-    def fail(self, stage: Stage = Stage.CONNECT) -> None:
+    def fail(self, stage: Stage = Stage.CONNECT, kind: FaultKind = FaultKind.DROPPED) -> None:
         """Before the end of data."""
         transaction, done = self.started.pop(0)
-        done(transaction, Report(stage, (None,) * len(transaction.indexes), Fault(FaultKind.DROPPED, "cut")))
+        done(transaction, Report(stage, (None,) * len(transaction.indexes), Fault(kind, "cut")))
 
 
 class FullStore(ParkedStore):
@@ -159,6 +164,7 @@ class Bench:
         self.ledger = HandLedger() if dead is None else dead.ledger
         self.ledger.runs_on(self.loop)
         self.mail = MemoryLog(clock=self.loop) if dead is None else dead.mail
+        self._messages = 0 if dead is None else dead._messages
         self.uncertain = uncertain
         self.store = FullStore.open(folder / "parked.db")
         self.book = Book(self.ledger)
@@ -207,6 +213,16 @@ class Bench:
 
         self.orders = Orders(self.scheduler, self.seams)
 
+    def cut_power(self, uncertain: UncertainPolicy = "retry") -> Bench:
+        """The bench after it; the file of what is in hand happens to be empty."""
+        self.ledger.lost_power()
+        self.ledger.by_itself = True
+        after = self.kill(uncertain)
+        for suspect in after.in_hand.suspects():
+            after.in_hand.clear(suspect.slot)
+        after.in_hand.suspects().clear()
+        return after
+
     def kill(self, uncertain: UncertainPolicy = "retry") -> Bench:
         """The process dies; the bench of the next one, not recovered yet."""
         self.scheduler.stopping = True
@@ -217,11 +233,12 @@ class Bench:
         self.store.close()
         return Bench(self.folder, self, uncertain)
 
-    def resume(self, checkpoint: int = 0) -> Bench:
+    def resume(self, checkpoint: int = 0, *, power: bool = False) -> Bench:
         """Recover and go on."""
         recovered = recover(self.ledger, Lsn(checkpoint), self.seams.mail, self.store)
         self.scheduler.cursor = recovered.cursor
-        Resumption(self.seams, self.scheduler, self.store, int(self.loop.wall() * 1000)).run(recovered)
+        resumption = Resumption(self.seams, self.scheduler, self.store, int(self.loop.wall() * 1000))
+        resumption.run(recovered, power=power)
         self.scheduler.wake()
         self.loop.settle()
         return self
@@ -249,7 +266,8 @@ class Bench:
 
     def message(self, recipients: int = 1, *, file: bool = False) -> Message:
         now_ms = int(self.loop.wall() * 1000)
-        message_id = new_message_id(now_ms, SimulatedChance(len(self.mail.entries)).token(10))
+        self._messages += 1
+        message_id = new_message_id(now_ms, SimulatedChance(self._messages).token(10))
         return Message(
             message_id,
             now_ms,

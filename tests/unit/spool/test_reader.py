@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from tests.simulation.spool import SimulatedSpool, read_all, records
+from tests.simulation.disk import Operation
+from tests.simulation.loop import SimulatedMark
+from tests.simulation.spool import FOLDER, SimulatedSpool, read_all, records
 
 from dispatch.ports import Lsn
 from dispatch.spool.faults import CorruptError, ReleasedError
+from dispatch.spool.reader import SegmentReader
 
 
 def test_a_reader_lives_through_the_deaths_of_the_writer() -> None:
@@ -54,6 +57,63 @@ def test_a_reader_is_told_of_the_unanswered_in_a_segment_that_it_had_open() -> N
     assert untold.payload == b"untold"
     assert reader.unanswered(untold.lsn)
     assert not reader.unanswered(told.lsn)
+
+
+def test_a_reader_is_told_of_the_unanswered_of_a_start_that_died_before_it_moved_the_mark() -> None:
+    spool = SimulatedSpool()
+    reader = spool.reader()
+    spool.put(b"told")
+    (told,) = read_all(reader)
+    spool.append(b"untold")
+    spool.log.flush()
+    mark, spool.mark = spool.mark, SimulatedMark()
+    spool.mark.store(mark.load())
+    spool.kill()
+    spool.mark = mark
+    assert reader.read(told.next, 1000) == []
+    spool.kill()
+    (untold,) = reader.read(told.next, 1000)
+    assert untold.payload == b"untold"
+    assert reader.unanswered(untold.lsn)
+
+
+def test_a_reader_that_keeps_up_looks_for_segments_only_when_another_was_opened() -> None:
+    spool = SimulatedSpool(segment_bytes=32 << 10)
+    process = spool.disk.process()
+    reader = SegmentReader(process, FOLDER, mark=spool.mark)
+    looked = 0
+
+    def count(operation: Operation, _: str) -> None:
+        nonlocal looked
+        looked += operation == "names"
+
+    cursor = Lsn(0)
+    for payload in records("mail", 100, 1000):
+        spool.put(payload)
+        spool.disk.fault = count
+        (entry,) = reader.read(cursor, 1 << 20)
+        spool.disk.fault = None
+        assert entry.payload == payload
+        cursor = entry.next
+    assert looked == len(spool.files(".segment")) > 3
+
+
+def test_a_segment_recycled_under_a_reader_that_did_not_look_is_released() -> None:
+    """Its name is still known to the reader, and its file has become the newest segment."""
+    spool = SimulatedSpool(segment_bytes=32 << 10, spares=1)
+    for payload in records("old", 30, 5000):
+        spool.put(payload)
+    loaded_before = SimulatedMark()
+    loaded_before.store(spool.mark.load())
+    reader = SegmentReader(spool.disk.process(), FOLDER, mark=loaded_before)
+    cursor = reader.read(Lsn(0), 1)[0].next
+    spool.log.release(spool.log.durable)
+    spool.loop.settle()
+    for payload in records("new", 12, 5000):
+        spool.put(payload)
+    with pytest.raises(ReleasedError):
+        while True:
+            cursor = reader.read(cursor, 1)[0].next
 
 
 def test_one_flipped_bit_costs_one_record() -> None:

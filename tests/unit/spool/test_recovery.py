@@ -8,8 +8,9 @@ from tests.simulation.loop import SimulatedMark
 from tests.simulation.spool import SimulatedSpool, read_all, records
 
 from dispatch.ports import Lsn
-from dispatch.spool.faults import CorruptError
+from dispatch.spool.faults import CorruptError, ReleasedError
 from dispatch.spool.reader import SegmentReader
+from dispatch.spool.scan import Damage
 
 
 def newest_with_mail(spool: SimulatedSpool) -> str:
@@ -98,8 +99,9 @@ def test_without_the_mark_the_files_themselves_say_what_was_durable(ledger: bool
     spool.mark = SimulatedMark()
     spool.kill()
     assert spool.payloads() == mail
-    assert spool.log.durable == spool.mark.load() > 0
-    assert [read_all(spool.reader())[0].lsn] == [spool.lsn(mail[0])]
+    reader = spool.reader()
+    assert read_all(reader)[0].lsn == spool.lsn(mail[0])
+    assert reader.durable == spool.log.durable > spool.lsn(mail[-1])
 
 
 def test_damage_below_the_mark_costs_one_record_and_raises_the_alarm() -> None:
@@ -209,6 +211,131 @@ def test_a_mark_above_all_that_can_be_read_is_damage_that_the_reader_is_told_of(
     spool.put(b"after")
     found = read_all_but_damage(spool.reader())
     assert found == [*mail[:5], b"after"]
+
+
+def with_mark(spool: SimulatedSpool, value: int) -> None:
+    """Kill it, put something else into the mark, and start it again."""
+    spool.mark = SimulatedMark()
+    spool.mark.store(value)
+    spool.kill()
+
+
+IMPOSSIBLE = [1, 0x1234, 0x1001, 1 << 40, (1 << 62) + 512, (1 << 64) - 512, 0x5F3A_9C01_77E2_D40B]
+
+
+@pytest.mark.parametrize("ledger", [False, True])
+@pytest.mark.parametrize("mark", IMPOSSIBLE, ids=hex)
+def test_a_mark_that_cannot_be_true_is_not_believed(mark: int, ledger: bool) -> None:
+    spool = SimulatedSpool(ledger=ledger, segment_bytes=32 << 10)
+    mail = records("mail", 20, 5000)
+    for payload in mail:
+        spool.put(payload)
+    end = spool.log.durable
+    with_mark(spool, mark)
+    report = spool.log.recovery
+    assert (report.end, report.disbelieved_mark) == (end, mark)
+    assert report.damage == ((Damage(end, mark),) if mark > end else ())
+    assert spool.payloads() == mail
+    (after,) = spool.put(b"after")
+    assert end < after < end + (256 << 10), "places go on from the true end"
+    spool.restart()
+    assert spool.log.recovery.disbelieved_mark is None
+    assert spool.log.recovery.damage == ()
+    assert spool.payloads() == [*mail, b"after"]
+
+
+def test_a_mark_that_cannot_be_true_does_not_keep_a_first_log_from_opening() -> None:
+    spool = SimulatedSpool()
+    spool.mark.store((1 << 64) - 1)
+    spool.process.kill()
+    for path in spool.disk.paths:
+        spool.disk.process().remove(path)
+    spool.start()
+    spool.put(b"mail")
+    assert spool.payloads() == [b"mail"]
+
+
+def test_a_torn_tail_is_cut_where_the_mark_was_not_believed() -> None:
+    spool = SimulatedSpool(ledger=True)
+    spool.put(b"durable")
+    end = spool.log.durable
+    path = newest_with_mail(spool)
+    spool.append(b"torn " * 300)
+    spool.log.flush()
+    spool.disk.damage(path, end + 512, bytes(512))
+    with_mark(spool, end + 3)
+    assert spool.log.recovery.end == end
+    assert spool.log.recovery.torn_bytes > 0
+    assert spool.payloads() == [b"durable"]
+
+
+def test_a_mark_in_the_middle_of_a_sound_log_names_no_damage() -> None:
+    spool = SimulatedSpool()
+    mail = records("mail", 6, 3000)
+    for payload in mail:
+        spool.put(payload)
+    end = spool.log.durable
+    with_mark(spool, spool.lsn(mail[3]) + 1024 & -512)
+    assert (spool.log.recovery.end, spool.log.recovery.damage) == (end, ())
+    assert spool.payloads() == mail
+
+
+def test_what_a_possible_mark_vouches_for_and_is_not_there_is_damage() -> None:
+    """Either mail was there, or the mark is wrong: nobody can tell, and nobody keeps quiet about it."""
+    spool = SimulatedSpool()
+    mail = records("mail", 6, 600)
+    for payload in mail:
+        spool.put(payload)
+    end = spool.log.durable
+    with_mark(spool, end + 2048)
+    assert spool.log.recovery.damage == (Damage(end, end + 2048),)
+    assert spool.log.recovery.end == end + 2048
+    assert read_all_but_damage(spool.reader()) == mail
+    with pytest.raises(CorruptError):
+        read_all(spool.reader())
+    spool.put(b"after")
+    assert read_all_but_damage(spool.reader()) == [*mail, b"after"]
+
+
+def test_the_last_batch_below_the_mark_is_damage_and_named_by_recovery() -> None:
+    spool = SimulatedSpool()
+    mail = records("mail", 6, 600)
+    for payload in mail:
+        spool.put(payload)
+    end = spool.log.durable
+    hurt = spool.lsn(mail[5]) & -512
+    spool.disk.damage(newest_with_mail(spool), hurt, bytes(512))
+    spool.append(b"untold")
+    spool.log.flush()
+    spool.kill()
+    report = spool.log.recovery
+    assert [damage.start for damage in report.damage] == [hurt]
+    assert report.damage[0].resume <= end < report.end
+    assert read_all_but_damage(spool.reader()) == [*mail[:5], b"untold"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 100])
+def test_newest_segments_that_were_removed_are_missed_and_their_places_not_used_again(count: int) -> None:
+    spool = SimulatedSpool(segment_bytes=32 << 10)
+    mail = records("mail", 20, 5000)
+    for payload in mail:
+        spool.put(payload)
+    end = spool.log.durable
+    removed = spool.files(".segment")[-count:]
+    for path in removed:
+        spool.disk.process().remove(path)
+    spool.kill()
+    (damage,) = spool.log.recovery.damage
+    assert damage.resume == end
+    (after,) = spool.put(b"after")
+    assert after > end
+    reader = spool.reader()
+    with pytest.raises((CorruptError, ReleasedError)):
+        read_all(reader)
+    left = [payload for payload in mail if spool.lsn(payload) < damage.start]
+    assert len(left) < len(mail)
+    if left:
+        assert read_all_but_damage(reader) == [*left, b"after"]
 
 
 def test_a_restart_does_not_read_what_was_durable_long_ago() -> None:

@@ -8,9 +8,9 @@ from tests.simulation.spool import SimulatedSpool, records
 from dispatch.ports import Lsn
 from dispatch.spool.segments import (
     HEADER_BYTES,
-    Chain,
     Segment,
     SegmentName,
+    Succession,
     decode_header,
     encode_header,
     new_generation,
@@ -18,7 +18,7 @@ from dispatch.spool.segments import (
     segment_names,
 )
 
-SEGMENT = Segment(7 << 32 | 5, 0x10000, 0x8000, 0xFE00, 0xFC00, 0xFC00, 0xFE00, 6 << 32)
+SEGMENT = Segment(7 << 32 | 5, 0x10000, 0x8000, 0xFE00, 0xFC00, 0xFC00, 0xFE00, 6 << 32, bytes(range(32)))
 NAME = SegmentName(SEGMENT.generation, SEGMENT.base)
 
 
@@ -53,28 +53,40 @@ def test_generations_count_up_and_cannot_be_guessed() -> None:
 
 
 def test_a_successor_cuts_off_what_an_abandoned_segment_holds() -> None:
-    chain = Chain([segment(1, 0, 0), segment(2, 0x8000, 0x5000)])
-    assert chain.ends == [0x5000, 0x10000]
+    succession = Succession([segment(1, 0, 0), segment(2, 0x8000, 0x5000)])
+    assert succession.ends == [0x5000, 0x10000]
 
 
 def test_a_tear_cuts_off_the_segments_behind_it() -> None:
-    chain = Chain([segment(1, 0, 0), segment(2, 0x8000, 0x7000), segment(3, 0x10000, 0x5000)])
-    assert chain.ends == [0x5000, 0x5000, 0x18000]
+    succession = Succession([segment(1, 0, 0), segment(2, 0x8000, 0x7000), segment(3, 0x10000, 0x5000)])
+    assert succession.ends == [0x5000, 0x5000, 0x18000]
 
 
 def test_a_cut_off_segment_that_is_the_oldest_left_does_not_make_its_word_count() -> None:
-    chain = Chain([segment(2, 0x8000, 0x7000), segment(3, 0x10000, 0x5000)])
-    assert (chain.start, chain.first) == (0x5000, 0x10000 + HEADER_BYTES)
+    succession = Succession([segment(2, 0x8000, 0x7000), segment(3, 0x10000, 0x5000)])
+    assert (succession.start, succession.first) == (0x5000, 0x10000 + HEADER_BYTES)
 
 
 def test_a_cursor_finds_its_segment() -> None:
-    chain = Chain([segment(1, 0x8000, 0x7000), segment(2, 0x10000, 0xF000)])
-    assert [chain.locate(lsn) for lsn in (0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x90000)] == [-1, 0, 0, 1, 1]
+    succession = Succession([segment(1, 0x8000, 0x7000), segment(2, 0x10000, 0xF000)])
+    assert [succession.locate(lsn) for lsn in (0x7FFF, 0x8000, 0xFFFF, 0x10000, 0x90000)] == [-1, 0, 0, 1, 1]
+
+
+def test_a_mark_before_the_first_batch_of_a_segment_says_where_the_one_before_ended() -> None:
+    succession = Succession([segment(1, 0x8000, 0x7000), segment(2, 0x10000, 0xF000)])
+    first = 0x10000 + HEADER_BYTES
+    assert [succession.end_below(mark) for mark in (0x9000, 0xF000, first, first + 512)] == [
+        0x7000,
+        0xF000,
+        0xF000,
+        first + 512,
+    ]
+    assert Succession([]).end_below(0x9000) == 0x9000
 
 
 def test_the_unanswered_are_those_in_a_header_s_range() -> None:
-    chain = Chain([SEGMENT])
-    assert [chain.unanswered(Lsn(lsn)) for lsn in (0xFBFF, 0xFC00, 0xFDFF, 0xFE00)] == [
+    succession = Succession([SEGMENT])
+    assert [succession.unanswered(Lsn(lsn)) for lsn in (0xFBFF, 0xFC00, 0xFDFF, 0xFE00)] == [
         False,
         True,
         True,

@@ -1,0 +1,124 @@
+"""One round of ordinary mail: Postfix's own `smtp-source` into a relay, and from it into its `smtp-sink`.
+
+Both are C, and cheap beside any relay. `smtp-source` waits for each reply before it goes on; it gives each
+message one recipient. A round is over when the sink has its last message; CPU is counted until the relay has
+nothing left to do, which for Dispatch includes its history.
+"""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import NamedTuple
+
+from bench.contestants import BOUND_S, Contestant, cpu_of, settle, wait_for_port
+from bench.postfix_relay import PROGRAMS
+from bench.processes import machine_busy_s
+
+SINK_SESSIONS_MAX = 1000
+WARM_UP_S = 1.0
+"""About so long the round takes whose rate says how many messages the real ones get."""
+
+
+class Load(NamedTuple):
+    sessions: int
+    size_bytes: int
+    kept: bool = True
+    """Connections are kept, or there is one for each message."""
+    recipient: str = "you@example.net"
+
+    def __str__(self) -> str:
+        sessions = f"{self.sessions} session" + ("s" if self.sessions > 1 else "")
+        return f"{sessions}, {size(self.size_bytes)}" + ("" if self.kept else ", a connection each")
+
+
+class Round(NamedTuple):
+    rate: float
+    """Messages a second."""
+    cpu_s: float
+    """Seconds of CPU for a thousand messages, user and system, all processes."""
+    others_cpu: float
+    """Cores that were busy meanwhile with what is neither the relay nor the load."""
+
+
+def size(amount_bytes: int) -> str:
+    return f"{amount_bytes >> 10} KB" if amount_bytes < 1 << 20 else f"{amount_bytes >> 20} MB"
+
+
+def source(port: int, load: Load, messages: int) -> list[str]:
+    """The command that sends so many messages and ends."""
+    command = [str(PROGRAMS / "smtp-source"), "-s", str(load.sessions), "-l", str(load.size_bytes)]
+    command += ["-m", str(messages), "-f", "me@example.org", "-t", load.recipient]
+    return [*command, *(["-d"] if load.kept else []), f"127.0.0.1:{port}"]
+
+
+@contextmanager
+def sink(port: int, messages: int) -> Iterator[subprocess.Popen[bytes]]:
+    """An upstream that ends by itself when it has so many messages."""
+    command = [str(PROGRAMS / "smtp-sink"), "-u", "postfix", "-m", str(SINK_SESSIONS_MAX)]
+    command += ["-M", str(messages), f"127.0.0.1:{port}", "1000"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for_port(port, process)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def one_round(
+    contestant: Contestant,
+    everybody: Sequence[Contestant],
+    upstream_port: int | None,
+    load: Load,
+    messages: int,
+) -> Round:
+    """From the first connection until the last message came out at the other end, or, where there is no
+    upstream, until the last one was acknowledged."""
+    with sink(upstream_port, messages) if upstream_port is not None else nullcontext() as upstream:
+        settle(everybody)
+        before = _Clocks.read(contestant)
+        subprocess.run(source(contestant.port, load, messages), check=True, timeout=BOUND_S)
+        if upstream is not None:
+            upstream.wait(BOUND_S)
+        after = _Clocks.read(contestant)
+    settle(everybody)
+    cpu_s = cpu_of(contestant) - before.relay_s
+    return Round(messages / (after.now_s - before.now_s), cpu_s * 1000 / messages, after.others_since(before))
+
+
+class _Clocks(NamedTuple):
+    now_s: float
+    relay_s: float
+    ours_s: float
+    """CPU of the bench and of its children that ended: source and sink."""
+    machine_s: float
+
+    @staticmethod
+    def read(contestant: Contestant) -> _Clocks:
+        self, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        ours_s = self.ru_utime + self.ru_stime + children.ru_utime + children.ru_stime
+        return _Clocks(time.monotonic(), cpu_of(contestant), ours_s, machine_busy_s())
+
+    def others_since(self, before: _Clocks) -> float:
+        known_s = self.relay_s - before.relay_s + self.ours_s - before.ours_s
+        return max(0.0, self.machine_s - before.machine_s - known_s) / (self.now_s - before.now_s)
+
+
+def messages_for(
+    contestant: Contestant,
+    everybody: Sequence[Contestant],
+    upstream_port: int | None,
+    load: Load,
+    last_s: float,
+) -> int:
+    """How many messages take it about `last_s` seconds. Doubles as the round that warms everything up."""
+    messages = 2 * load.sessions + 20
+    while True:
+        tried = one_round(contestant, everybody, upstream_port, load, messages)
+        if messages / tried.rate >= min(WARM_UP_S, last_s):
+            return max(2 * load.sessions, round(tried.rate * last_s))
+        messages *= 4

@@ -1,0 +1,165 @@
+"""What must hold, judged from the outside: clients' books, what upstreams took, and the ledger as an auditor.
+
+`look` is asked whenever delivery works again, `at_the_end` once nothing is on its way. The numbers are the
+invariants of docs/architecture.md.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tests.simulation.audit import Audit
+from tests.simulation.clients import Books
+from tests.simulation.hosts import Taken
+from tests.simulation.machine import Machine
+from tests.simulation.relay import poisonous
+
+from dispatch.app.folders import CONTENT, LEDGER, Folders
+from dispatch.mail.delivery import DeliveryState
+from dispatch.mail.ids import MessageId, spool_form
+from dispatch.outcomes.service import ControlService
+from dispatch.queue.in_hand import DEATHS_ALONE_MAX
+from dispatch.queue.service import DeliveryService
+from dispatch.spool.reader import SegmentReader
+
+Key = tuple[MessageId, int]
+
+ALARMS = frozenset(
+    {
+        "mail_corrupt",
+        "mail_missing",
+        "mail_unreadable",
+        "ledger_corrupt",
+        "ledger_incomplete",
+        "log_damaged",
+        "mark_disbelieved",
+    }
+)
+"""Events by which the relay says that it has lost something."""
+
+
+class Verdict:
+    def __init__(self, machine: Machine, books: Books, taken: Taken, folders: Folders) -> None:
+        self._machine = machine
+        self._books = books
+        self._taken = taken
+        self._folders = folders
+        self.accidents = 0
+        """Deaths of delivery that no message is to blame for."""
+
+    def look(self) -> Audit:
+        """What must hold at any time."""
+        audit = self._audit()
+        times = self._times(audit)
+        for key, count in times.items():
+            excuses = audit.uncertain[key] + audit.power[key]
+            assert count <= 1 + excuses, f"{_name(key)} was taken {count} times, with {excuses} excuses (4)"
+        for key, count in audit.delivered.items():
+            assert count == 1, f"{_name(key)} was delivered {count} times (3)"
+            assert times[key], f"{_name(key)} is called delivered, and nobody has it (1)"
+        self._nobody_was_uninvited()
+        self._taken.check()
+        return audit
+
+    def at_the_end(self, delivery: DeliveryService, control: ControlService, reported: list[str]) -> None:
+        """What must hold when everything has come to its end."""
+        audit = self.look()
+        false = ALARMS.intersection(reported)
+        assert not false, f"{', '.join(sorted(false))}: but nothing was damaged"
+        self._nothing_is_lost(audit)
+        self._everything_has_its_end(audit)
+        self._nothing_is_left(audit, delivery)
+        self._history_agrees(audit, control)
+
+    def where_bits_rot(self, reported: list[str]) -> None:
+        """What the disk lost cannot be delivered; but that it was lost is said, and nothing is made up."""
+        self._nobody_was_uninvited()
+        self._taken.check()
+        taken = {taking.message_id for taking in self._taken.takings}
+        lost = self._books.acknowledged.keys() - taken
+        alarms = ALARMS.intersection(reported)
+        if not alarms:
+            # Whatever rotted was not read again, or held nothing.
+            known = self._audit().messages.keys()
+            assert lost <= known, f"{len(lost - known)} messages are lost, and nobody said anything"
+
+    def _audit(self) -> Audit:
+        mark = self._machine.mark(str(self._folders.ledger_durable))
+        return Audit(SegmentReader(self._machine.disk.process(), LEDGER, mark=mark))
+
+    def _times(self, audit: Audit) -> Counter[Key]:
+        """How often each recipient's mail was taken by an upstream."""
+        times: Counter[Key] = Counter()
+        for taking in self._taken.takings:
+            message = audit.messages.get(taking.message_id)
+            if message is None:
+                # A power cut took its acceptance out of the ledger; it comes again from the mail log.
+                continue
+            addresses = [recipient.address for recipient in message.envelope.recipients]
+            for address in taking.recipients:
+                times[message.id, addresses.index(address)] += 1
+        return times
+
+    def _nobody_was_uninvited(self) -> None:
+        """Invariant 2: what was refused or cut is never delivered; the unanswered once or not at all."""
+        for taking in self._taken.takings:
+            invitation = self._books.invitation(taking.message_id, taking.token, taking.recipients)
+            assert invitation != "uninvited", f"{taking} was not invited (2)"
+
+    def _nothing_is_lost(self, audit: Audit) -> None:
+        for message_id, accepted in self._books.acknowledged.items():
+            message = audit.messages.get(message_id)
+            assert message is not None, f"{spool_form(message_id)} was acknowledged and is gone (1)"
+            recipients = [recipient.address for recipient in message.envelope.recipients]
+            assert sorted(recipients) == sorted(accepted.recipients), (
+                "not the recipients that were accepted (1)"
+            )
+
+    def _everything_has_its_end(self, audit: Audit) -> None:
+        for key, state in audit.states.items():
+            if state is DeliveryState.QUARANTINED:
+                # Killed from outside while it ran alone, as often as it takes, it looks like poison.
+                blamed = poisonous(key[0]) or self.accidents >= DEATHS_ALONE_MAX
+                assert blamed, f"{_name(key)} is innocent, and in quarantine (10)"
+            else:
+                assert state.final, f"{_name(key)} ends {state} (3)"
+
+    def _nothing_is_left(self, audit: Audit, delivery: DeliveryService) -> None:
+        scheduler, store = delivery.scheduler, delivery._store
+        assert not scheduler.custody.live, "the log is held on to"
+        assert not scheduler.frozen
+        assert scheduler.trial is None
+        assert all(lane.in_flight == 0 and not lane.claiming for lane in scheduler.lanes.values())
+        parking = scheduler._s.parking
+        assert parking.idle and parking.pending_bytes == 0
+        kept = {}
+        for message_id in audit.messages:
+            parked = store.get(message_id, content=False)
+            for row in parked.deliveries if parked else ():
+                kept[message_id, row.index] = row.state
+        stays = {
+            key: state
+            for key, state in audit.states.items()
+            if state.failed or state is DeliveryState.QUARANTINED
+        }
+        assert kept == stays, "parked is what failed, and nothing else"
+        files = {audit.messages[message_id].content_file for message_id, _ in kept}
+        named = {file.name for file in files if file is not None}
+        present = {path.rpartition("/")[2] for path in self._machine.disk.paths if path.startswith(CONTENT)}
+        assert named <= present, f"content files are gone: {named - present} (1)"
+
+    def _history_agrees(self, audit: Audit, control: ControlService) -> None:
+        """Invariant 12: its tables say what the ledger says, once."""
+        store = control._follower._store  # type: ignore[attr-defined]
+        for message_id, message in audit.messages.items():
+            number = store.number_of(message_id)
+            assert number is not None, f"{spool_form(message_id)} is not in history (12)"
+            states = [standing.state for standing in store.standing_of(number)]
+            told = [audit.states[message_id, index] for index in range(len(message.envelope.recipients))]
+            assert states == told, (
+                f"history says {states} of {spool_form(message_id)}, the ledger {told} (12)"
+            )
+
+
+def _name(key: Key) -> str:
+    return f"{spool_form(key[0])} recipient {key[1]}"

@@ -1,0 +1,385 @@
+"""The world of one seed: the relay on its machine, a crowd of clients, upstreams, and all that goes wrong.
+
+A run goes in two parts. In the *storm* clients offer mail while processes die at any step, the power is cut,
+the disk fails and fills, clocks jump, settings change, operators meddle and upstreams misbehave. Then it is
+*calm*: nothing goes wrong any more, and everything that was acknowledged must come to its end.
+
+What must hold is asked of the outside alone: of what clients were told, of what upstreams received, and of
+the ledger read as an auditor would (`verdict`).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import msgspec
+from tests.simulation.clients import Books, Crowd
+from tests.simulation.disk import Operation
+from tests.simulation.hosts import Host, Taken
+from tests.simulation.machine import Death, Machine, Process
+from tests.simulation.network import SimulatedNetwork
+from tests.simulation.relay import INTAKE_PORT, READY_MAX, ROLES, Life, SimulatedRelay, Trace, replaced
+from tests.simulation.verdict import Verdict
+
+from dispatch.mail.delivery import DeliveryState
+from dispatch.queue.requests import Flush, Order
+from dispatch.queue.service import DeliveryService
+from dispatch.settings import Relay as RelaySettings
+from dispatch.settings import Settings
+from dispatch.settings.model import Rule
+from dispatch.store.changes import QueueFilter
+
+MESSAGES_MIN = 50
+DEATHS_MIN = 3
+DISK_FAULTS_MIN = 1
+CALM_S = 4 * 3600.0
+"""Longer than anything may take once nothing goes wrong."""
+LOOK_S = 3.37
+"""Not on a whole second, at which housekeeping always does something."""
+RELAYS = (("first", 2501, "retry"), ("second", 2502, "retry"), ("third", 2503, "hold"))
+
+Chaos = Callable[[], None]
+
+
+class ArmedFault:
+    """An error that waits for its operation."""
+
+    def __init__(
+        self, role: str, operations: tuple[Operation, ...], after: int, times: int, error: int | None
+    ) -> None:
+        """`error`: what the process is told; None: it dies there."""
+        self.role = role
+        self.operations = operations
+        self.after = after
+        self.times = times
+        self.error = error
+
+
+class World:
+    """One seed."""
+
+    def __init__(self, seed: int, folder: Path, tell: Trace | None = None) -> None:
+        self.seed = seed
+        self.tell = tell
+        self.random = random = Random(seed)
+        self.machine = Machine(random.getrandbits(32), folder)
+        self.machine.disk.fault = self._disk_fault
+        self.outside = Process(self.machine)
+        self.machine.processes.append(self.outside)
+        self.network = SimulatedNetwork(Random(random.getrandbits(32)), tell=tell)
+        self.books = Books()
+        self.taken = Taken()
+        loop = self.outside.loop
+        self.hosts = [
+            Host(loop, self.network, port, Random(random.getrandbits(32)), self.taken, random.random())
+            for _, port, _ in RELAYS
+        ]
+        self.crowd = Crowd(loop, self.network, INTAKE_PORT, Random(random.getrandbits(32)), self.books)
+        self.relay = SimulatedRelay(
+            self.machine, self.network, _settings(random), Random(random.getrandbits(32)), tell
+        )
+        self.relay.after_turn = self._after_turn
+        self.relay.born = self._born
+        self.verdict = Verdict(self.machine, self.books, self.taken, self.relay.folders)
+        self.rots = seed % 10 == 9
+        """Whether bits of the logs rot in this world. What they held is lost then; but loudly."""
+        self.disk_faults = 0
+        self.stormy = True
+        self._armed: list[ArmedFault] = []
+
+    # ------------------------------------------------------------ a run
+
+    def run(self) -> None:
+        """Storm, then calm. Raises `AssertionError` where something does not hold."""
+        offered = 0
+        troubles = self._troubles()
+        while not self._stormed_enough(offered):
+            count = self.random.choice((1, 3, 6, 12))
+            if offered >= MESSAGES_MIN:
+                # Only what must go wrong is still awaited.
+                count = 1
+                self._fail_the_disk()
+            self.crowd.offer(count)
+            offered += count
+            self.random.choice(troubles)()
+            self._go_on()
+        self._calm_down()
+
+    def _stormed_enough(self, offered: int) -> bool:
+        return (
+            offered >= MESSAGES_MIN
+            and len(self.relay.deaths) >= DEATHS_MIN
+            and self.disk_faults >= DISK_FAULTS_MIN
+        )
+
+    def _go_on(self) -> None:
+        """For a number of turns, or for a while."""
+        turns = int(2 ** self.random.uniform(3, 9))
+        until_s = self.machine.now_s + self.random.choice((0.01, 0.3, 2.0, 20.0, 120.0))
+        while turns and self.relay.turn(until_s):
+            turns -= 1
+
+    def _calm_down(self) -> None:
+        self._say("it is calm from now on")
+        self.stormy = False
+        self.machine.disk.capacity_bytes = None
+        self._armed.clear()
+        self.books.calm = True
+        self.network.trouble = 0.0
+        for host in self.hosts:
+            host.calm()
+        for role in self.relay.roles.values():
+            if role.life is not None:
+                role.life.process.die_after(None)
+        end_s = self.machine.now_s + CALM_S
+        look_s = self.machine.now_s
+        while not self._all_is_done():
+            assert self.machine.now_s < end_s, (
+                f"not done after {CALM_S / 3600:.0f} hours: {self._what_waits()}"
+            )
+            look_s += LOOK_S
+            self._wait(look_s)
+            self.relay.order(Order("release", QueueFilter(state=DeliveryState.HELD)))
+        self._end()
+
+    def _wait(self, until_s: float) -> None:
+        while self.relay.turn(until_s):
+            pass
+
+    def _all_is_done(self) -> bool:
+        return self.crowd.done and not self._what_waits()
+
+    def _what_waits(self) -> str:
+        delivery, control = self.relay.delivery, self.relay.control
+        if delivery is None or control is None or self.relay.intake is None:
+            return "a process"
+        scheduler = delivery.scheduler
+        waiting = {
+            "the clients": not self.crowd.done,
+            "the log": scheduler.cursor < scheduler._s.mail.durable,
+            "a live message": bool(scheduler.custody.live),
+            "a work": any(True for _ in scheduler.works()),
+            "something parked": any(
+                count and state in (DeliveryState.WAITING, DeliveryState.HELD, DeliveryState.UNCERTAIN)
+                for (_, state), count in delivery._store.counts().items()
+            ),
+            "the parked store": not scheduler._s.parking.idle,
+            "control": control._follower.cursor < control._durable(),
+        }
+        return ", ".join(what for what, waits in waiting.items() if waits)
+
+    def _end(self) -> None:
+        """Everything has come to its end."""
+        delivery, control = self.relay.delivery, self.relay.control
+        assert delivery is not None and control is not None
+        if self.rots:
+            self.verdict.where_bits_rot(self.relay.events)
+        else:
+            self.verdict.at_the_end(delivery, control, self.relay.events)
+
+    def summary(self) -> str:
+        """What there was."""
+        return (
+            f"{len(self.books.offered)} messages, {len(self.relay.deaths)} deaths, {self.disk_faults} disk"
+            f" faults, {self.relay.power_cuts} power cuts, {len(self.books.acknowledged)} acknowledged,"
+            f" {self.machine.turns} turns, {(self.machine.now_s - 1000) / 60:.0f} minutes"
+        )
+
+    # ------------------------------------------------------------ what goes wrong
+
+    def _troubles(self) -> list[Chaos]:
+        rot = [self._rot, self._rot] if self.rots else []
+        return [
+            *rot,
+            self._kill,
+            self._kill,
+            self._die_at_a_step,
+            self._die_at_a_step,
+            self._die_at_an_operation,
+            self._cut_power,
+            self._fail_the_disk,
+            self._fail_the_disk,
+            self._fill_the_disk,
+            self._jump,
+            self._meddle,
+            self._change_settings,
+            self._change_hosts,
+            lambda: None,
+        ]
+
+    def _role(self) -> str:
+        return self.random.choice(("intake", "delivery", "delivery", "control"))
+
+    def _kill(self) -> None:
+        self.relay.kill(self._role())
+
+    def _die_at_a_step(self) -> None:
+        life = self.relay.roles[self._role()].life
+        if life is not None:
+            life.process.die_after(int(2 ** self.random.uniform(1, 9)))
+
+    def _die_at_an_operation(self) -> None:
+        operations: tuple[Operation, ...] = self.random.choice(
+            (("write",), ("sync",), ("create", "rename", "remove", "sync_folder"))
+        )
+        self._arm(operations, 1, None)
+
+    def _cut_power(self) -> None:
+        self._say("the power is cut")
+        self.relay.cut_power()
+        self._armed.clear()
+        self.machine.disk.fault = self._disk_fault
+
+    def _fail_the_disk(self) -> None:
+        operations, errors = self.random.choice(_DISK_ERRORS)
+        self._arm(operations, self.random.choice((1, 1, 1, 3)), self.random.choice(errors))
+
+    def _arm(self, operations: tuple[Operation, ...], times: int, error: int | None) -> None:
+        self._armed.append(ArmedFault(self._role(), operations, self.random.randrange(6), times, error))
+
+    def _fill_the_disk(self) -> None:
+        disk = self.machine.disk
+        if disk.capacity_bytes is None:
+            disk.capacity_bytes = disk.used_bytes + self.random.choice((0, 3_000, 20_000))
+            self._say(f"the disk has {disk.free_bytes} bytes left")
+        else:
+            disk.capacity_bytes = None
+            self._say("the disk has room again")
+
+    def _rot(self) -> None:
+        """A byte of a log is another one: old segments and new ones, records and their frames."""
+        disk = self.machine.disk
+        paths = [path for path in disk.paths if path.endswith(".segment") and disk.content(path).strip(b"\0")]
+        if not paths:
+            return
+        path = self.random.choice(paths)
+        written = disk.content(path).rstrip(b"\0")
+        offset = self.random.randrange(len(written))
+        self._say(f"rot at {offset} of {path}")
+        disk.damage(path, offset, bytes([written[offset] ^ self.random.randrange(1, 256)]))
+
+    def _jump(self) -> None:
+        jump_s = self.random.choice((-86_400.0, -3_600.0, -5.0, 5.0, 3_600.0))
+        self._say(f"the wall clock jumps by {jump_s:.0f} s")
+        self.machine.wall_offset_s += jump_s
+
+    def _meddle(self) -> None:
+        if self.random.random() < 0.2:
+            self.relay.order(Flush())
+            return
+        wanted = QueueFilter()
+        if self.random.random() < 0.5:
+            wanted = QueueFilter(relay=self.random.choice(RELAYS)[0])
+        verb = self.random.choice(("retry", "retry", "hold", "release", "release", "cancel"))
+        self._say(f"an operator: {verb} {wanted}")
+        self.relay.order(Order(verb, wanted))
+
+    def _change_settings(self) -> None:
+        concurrency = self.random.choice((1, 2, 5))
+        self._say(f"max_concurrency = {concurrency}")
+        self.relay.change(replaced(self.relay.settings, max_concurrency=concurrency))
+
+    def _change_hosts(self) -> None:
+        for host in self.hosts:
+            host.trouble = self.random.choice((0.0, 0.1, 0.5, 1.0))
+
+    def _disk_fault(self, operation: Operation, path: str) -> OSError | None:
+        for armed in self._armed:
+            life = self.relay.roles[armed.role].life
+            if life is None or life.process is not self.machine.running or operation not in armed.operations:
+                continue
+            if armed.after:
+                armed.after -= 1
+                continue
+            armed.times -= 1
+            if not armed.times:
+                self._armed.remove(armed)
+            if armed.error is None:
+                raise Death(f"at {operation} {path}")
+            self.disk_faults += 1
+            self._say(f"{armed.role} {operation} {path}: {errno.errorcode[armed.error]}")
+            return OSError(armed.error, f"{os.strerror(armed.error)} (simulated)")
+        return None
+
+    # ------------------------------------------------------------ what is looked at
+
+    def _born(self, role: str, life: Life) -> None:
+        if role == "delivery" and not self.rots:
+            self.verdict.look()
+        if self.stormy and self.random.random() < 0.2:
+            life.process.die_after(int(2 ** self.random.uniform(1, 9)))
+
+    def _after_turn(self, role: str, life: Life) -> None:
+        """Memory is bounded, and nothing waits in a line that nobody serves."""
+        if isinstance(life.service, DeliveryService):
+            for lane in life.service.scheduler.lanes.values():
+                assert len(lane.ready) <= READY_MAX
+                assert lane.in_flight <= lane.window.max_concurrency
+
+    def _say(self, what: str) -> None:
+        if self.tell is not None:
+            self.tell("world", what)
+
+
+_DISK_ERRORS: tuple[tuple[tuple[Operation, ...], tuple[int, ...]], ...] = (
+    (("sync",), (errno.EIO, errno.ENOSPC)),
+    (("write",), (errno.EIO, errno.ENOSPC, errno.EDQUOT)),
+    (("create", "open"), (errno.ENOSPC, errno.EMFILE, errno.EROFS)),
+    (("sync_folder", "rename", "remove"), (errno.EIO,)),
+)
+
+
+def _settings(random: Random) -> Settings:
+    settings = Settings()
+    relays = tuple(
+        RelaySettings(
+            name=name,
+            host="upstream.test",
+            port=port,
+            default=name == RELAYS[0][0],
+            helo_name="relay.test",
+            max_concurrency=random.choice((1, 2, 5)),
+            pipelining=random.choice(("auto", "auto", "off")),
+            chunking=random.choice(("auto", "off")),
+            idle_seconds=random.choice((0.0, 30.0)),
+            messages_per_connection=random.choice((1, 3, 1000)),
+            end_of_data_timeout_seconds=30.0,
+            retry_delays_seconds=(2.0, 10.0),
+            max_age_hours=random.choice((0.5, 96.0)),
+            uncertain_policy=policy,  # type: ignore[arg-type]
+        )
+        for name, port, policy in RELAYS
+    )
+    replace = msgspec.structs.replace
+    return replace(
+        settings,
+        listener=replace(
+            settings.listener,
+            server_name="relay.test",
+            allowed_cidrs=("192.0.2.0/24",),
+            max_message_bytes=1 << 20,
+            connection_timeout_seconds=20.0,
+            bare_newline=random.choice(("reject", "repair")),
+        ),
+        spool=replace(settings.spool, disk_warn_mb=0, disk_throttle_mb=0, disk_suspend_mb=0),
+        queue=replace(settings.queue, breaker_failures=3, breaker_open_seconds=2.0),
+        relays=relays,
+        rules=(
+            Rule(name="split", recipient=("*r1@example.org", "*r4@example.org"), relays=("second", "first")),
+            Rule(name="by-sender", sender=("*5@example.org",), relays=("third",)),
+        ),
+    )
+
+
+def run(seed: int, folder: Path, tell: Trace | None = None) -> World:
+    """One seed, from its beginning to its end."""
+    world = World(seed, folder, tell)
+    world.run()
+    return world
+
+
+__all__ = ["ROLES", "World", "run"]
