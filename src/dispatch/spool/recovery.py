@@ -114,13 +114,15 @@ def recover(disk: Disk, folder: str, mark: int, segment_bytes: int) -> Recovered
     tail.walk()
     carried: list[bytes] = []
     durable = tail.end
+    # Read before anything is synced: after a sync that fails the pages may hold what was there before.
+    unproven = tail.records()
     try:
         tail.rewrite()
         if names:
             disk.sync_folder(folder)
     except OSError:
         durable = tail.proven
-        carried = tail.records()
+        carried = unproven
     if not believed and mark > tail.end:
         tail.damage.append(Damage(tail.end, mark))
     return Recovered(

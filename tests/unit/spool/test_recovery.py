@@ -90,6 +90,23 @@ def test_a_tail_that_cannot_be_synced_moves_into_the_next_segment() -> None:
     assert spool.payloads() == [b"told", b"untold", b"later"]
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_tail_that_the_failed_sync_threw_away_moves_whole_into_the_next_segment(seed: int) -> None:
+    """After a failed fsync its pages may hold what was there before: the first records and not the last."""
+    spool = SimulatedSpool(ledger=True)
+    spool.disk.chance.seed(seed)
+    tail = records("untold", 8, 700)
+    for record in tail:
+        spool.append(record)
+        spool.log.flush()
+    path = newest_with_mail(spool)
+    spool.process.kill()
+    spool.fail("sync", path=path)
+    spool.start()
+    spool.loop.advance(5)
+    assert spool.payloads() == tail
+
+
 @pytest.mark.parametrize("ledger", [False, True])
 def test_without_the_mark_the_files_themselves_say_what_was_durable(ledger: bool) -> None:
     spool = SimulatedSpool(ledger=ledger)
