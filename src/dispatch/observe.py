@@ -92,7 +92,8 @@ EVENTS: dict[str, Event] = {
     ),
     "mail_corrupt": Event("error", "Part of the mail log is damaged and was set aside."),
     "content_unreadable": Event(
-        "error", "The file of a large message cannot be read; its deliveries are set aside."
+        "error",
+        "The file of a large message cannot be read; its deliveries wait, or are set aside where it is lost.",
     ),
     "mail_missing": Event(
         "error", "Acknowledged mail is gone from the mail log before it was taken up: files were removed."
@@ -116,7 +117,7 @@ EVENTS: dict[str, Event] = {
     "message_quarantined": Event(
         "error",
         "A message is set aside until a person looks: it was in hand each time the process died, or its"
-        " content file cannot be read.",
+        " content is lost.",
     ),
     "clock_jumped": Event("warning", "The wall clock jumped; due times were set right."),
     # outcomes

@@ -217,6 +217,10 @@ class LogReader(Protocol):
         """The first record still kept."""
         ...
 
+    def vouch(self, below: Lsn) -> None:
+        """All below was durable once: a power cut may have taken that out of the mark, not out of the log."""
+        ...
+
 
 # ---------------------------------------------------------------- the relays
 

@@ -31,7 +31,7 @@ from dispatch.store.parked import Park, ParkedDelivery, ParkedStore, Settle, Upd
 from dispatch.store.sqlite import StoreFault, faults, open_database
 
 SEEDS = range(0, 150, 25)
-SEEDS_LONG = range(150, 20_150, 1000)
+SEEDS_LONG = range(150, 20_150, 200)
 STEPS = 40
 CHECKPOINT_PAGES = 24
 """So few that most lives see checkpoints, and a WAL that begins anew."""

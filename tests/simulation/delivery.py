@@ -239,7 +239,7 @@ class Life:
         if world.power_was_cut:
             power_until.store(mail.durable)
         scheduler = self.scheduler = Scheduler(
-            self.seams, self.lanes, recovered.cursor, Lsn(power_until.load())
+            self.seams, self.lanes, recovered.cursor, lambda lsn: lsn < power_until.load()
         )
         Resumption(self.seams, scheduler, store, int(process.wall() * 1000)).run(
             recovered, power=world.power_was_cut

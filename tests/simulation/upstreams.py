@@ -117,7 +117,9 @@ class Upstream:
         try:
             transaction.sending(transaction)
         except LogUnwell:
-            self._end(transaction, done, self._fault(transaction, Stage.CONTENT, FaultKind.CONTENT_LOST))
+            self._end(
+                transaction, done, self._fault(transaction, Stage.CONTENT, FaultKind.CONTENT_UNREADABLE)
+            )
             return
         verdict = self._random.random()
         if verdict >= self.trouble * 0.5:

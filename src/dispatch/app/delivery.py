@@ -11,12 +11,13 @@ import msgspec
 
 from dispatch.app.folders import CONTENT, LEDGER, MAIL, PARKED
 from dispatch.app.lanes import Lanes, retry_plan
-from dispatch.app.logs import LogHealth, open_log
+from dispatch.app.logs import Doubt, LogHealth, open_log
 from dispatch.app.machine import Machine
 from dispatch.app.starts import Starts
 from dispatch.app.watch import Watch
 from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.message import ContentFile
+from dispatch.mail.report import Fault, FaultKind
 from dispatch.observe import Reporter
 from dispatch.ports import Clock, Disk, Lsn, Worker
 from dispatch.queue.book import Book
@@ -73,7 +74,8 @@ async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> De
     parked_gone = checkpoint.load() > 0 and PARKED not in machine.disk.names("")
     if parked_gone:
         report("queue_fault", why=PARKED_GONE)
-    stores = _open_stores(machine, watch.settings, report)
+    doubt = Doubt(machine.mark(folders.ledger_doubt, True))
+    stores = _open_stores(machine, watch.settings, doubt, report)
     lanes: dict[str, Lane] = {}
     maker = Lanes(machine, report)
     maker.make(watch.settings, lanes)
@@ -82,7 +84,8 @@ async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> De
     await _until_well(machine.clock, stores.ledger)
     recovered = recover(stores.written, Lsn(checkpoint.load()), stores.mail, stores.parked, alarm=report)
     starts = Starts(machine.disk, machine.start_id)
-    power = starts.power_was_cut or recovered.damaged
+    # A ledger whose sync failed may have lost what a dead process had written, as in a power cut.
+    power = starts.power_was_cut or recovered.damaged or doubt.found
     power_until = machine.mark(folders.power, True)
     if power:
         # Kept, because this process may die before all of that is taken up.
@@ -91,6 +94,7 @@ async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> De
     resumption = Resumption(seams, scheduler, stores.parked, int(machine.clock.wall() * 1000))
     resumption.run(recovered, power=power)
     seams.book.once_durable(starts.remember)
+    seams.book.once_durable(doubt.settle)
     report(
         "queue_recovered",
         records=recovered.replayed,
@@ -137,7 +141,7 @@ async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> De
     return service
 
 
-def _open_stores(machine: Machine, settings: Settings, report: Reporter) -> _Stores:
+def _open_stores(machine: Machine, settings: Settings, doubt: Doubt, report: Reporter) -> _Stores:
     folders = machine.folders
     ledger = open_log(
         machine,
@@ -149,6 +153,7 @@ def _open_stores(machine: Machine, settings: Settings, report: Reporter) -> _Sto
         report=report,
         sync_interval_s=LEDGER_SYNC_S,
         chained=True,
+        doubt=doubt,
     )
     files = machine.threads.worker("files")
     return _Stores(
@@ -192,8 +197,11 @@ def _make_queue(
         remove_files=partial(_remove_files, stores.content, report),
         alarm=report,
     )
-    power_until = Lsn(machine.mark(folders.power, False).load())
-    scheduler = Scheduler(seams, lanes, cursor, power_until)
+    power_until = machine.mark(folders.power, False).load()
+    cut = machine.mark(folders.mail_cut, False)
+    # Intake knows where the cut ended its log only when it has recovered: until then, only what the mark
+    # speaks of is read.
+    scheduler = Scheduler(seams, lanes, cursor, lambda lsn: lsn < power_until or lsn < cut.load())
     return seams, scheduler
 
 
@@ -235,15 +243,16 @@ def _measure(
     worker: Worker,
     report: Reporter,
     content: ContentFile,
-    done: Callable[[ContentFile], None],
+    done: Callable[[ContentFile | Fault], None],
 ) -> None:
     def measured(result: ContentFile | Exception) -> None:
         if isinstance(result, Exception):
-            # Handed over all the same: the relay will not be able to open it either, and the delivery is
-            # deferred, in case a person brings the file back.
             report("content_unreadable", file=content.name, why=str(result))
-            result = content
-        done(result)
+            gone = isinstance(result, FileNotFoundError)
+            kind = FaultKind.CONTENT_LOST if gone else FaultKind.CONTENT_UNREADABLE
+            done(Fault(kind, str(result)))
+        else:
+            done(result)
 
     worker.call(lambda: as_handed_over(disk, CONTENT, content), measured)
 

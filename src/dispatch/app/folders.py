@@ -5,11 +5,11 @@ Paths carry a shard number from the first day; there is one shard.
 =====================  ============  ==========================================================
 path                   only writer   what
 =====================  ============  ==========================================================
-mail/0/                intake        the mail log, and its durable mark
+mail/0/                intake        the mail log, its durable mark, and where the last power cut ended it
 content/0/             intake        content files above 1 MiB; delivery removes them
 released.mark          delivery      below it the mail log may be recycled
-power.mark             delivery      what stood in the mail log at the last power cut
-ledger/0/              delivery      the ledger, and its durable mark
+power.mark             delivery      the mail log's durable mark as a power cut had left it
+ledger/0/              delivery      the ledger, its durable mark, and whether a sync of it has failed
 checkpoint.mark        delivery      where a restart begins to read the ledger
 in-hand                delivery      who is being worked on
 start-*                delivery      the machine's last start: a later one means a power cut
@@ -50,6 +50,8 @@ class Folders:
         self.history_db = data / HISTORY
         self.in_hand = data / "in-hand"
         self.mail_durable = self.mail / "durable.mark"
+        self.mail_cut = self.mail / "cut.mark"
+        self.ledger_doubt = self.ledger / "doubt.mark"
         self.ledger_durable = self.ledger / "durable.mark"
         self.released = data / "released.mark"
         self.power = data / "power.mark"

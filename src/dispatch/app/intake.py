@@ -8,6 +8,7 @@ from functools import partial
 from dispatch.app.folders import CONTENT, MAIL
 from dispatch.app.logs import LogHealth, open_log
 from dispatch.app.machine import Machine
+from dispatch.app.starts import Starts
 from dispatch.app.watch import Watch
 from dispatch.intake.acceptance import Acceptance, AcceptanceRules
 from dispatch.intake.incoming import Budget, Incoming
@@ -138,6 +139,10 @@ async def start_intake(
         settings=watch.settings,
         report=report,
     )
+    starts = Starts(machine.disk, machine.start_id, MAIL)
+    if starts.power_was_cut:
+        machine.mark(folders.mail_cut, True).store(log.recovery.end)
+    starts.remember()
     in_force = InForce(watch, machine, log, report)
     service = IntakeService(
         machine.clock,

@@ -28,6 +28,7 @@ def open_log(
     report: Reporter,
     sync_interval_s: float = 0.0,
     chained: bool = False,
+    doubt: Callable[[bool], None] | None = None,
 ) -> SegmentLog:
     """Open or make a log whose readers in the process `wakes` are told when its durable mark moves."""
     files = machine.segment_files or SegmentFiles(settings.spool.segment_mb << 20, SPARES)
@@ -43,6 +44,7 @@ def open_log(
         segment_bytes=files.size_bytes,
         spares=files.spares,
         chained=chained,
+        doubt=doubt,
     )
     report_recovery(report, name, log.recovery)
     return log
@@ -61,6 +63,33 @@ class HintingMark:
     def store(self, value: int) -> None:
         self._mark.store(value)
         self._hint()
+
+
+class Doubt:
+    """Whether the ledger may have lost what was written: its sync failed, and the process died of it or not.
+
+    The mark is memory that outlives the process: it needs no disk that works.
+    """
+
+    def __init__(self, mark: Mark) -> None:
+        self._mark = mark
+        self.found = mark.load() > 0
+        """As the last process left it."""
+        self._unsettled = self.found
+        self._doubted = False
+
+    def __call__(self, doubted: bool) -> None:
+        """From the log: a sync failed, or all is durable again."""
+        self._doubted = doubted
+        self._store()
+
+    def settle(self) -> None:
+        """What was found has been accounted for, durably."""
+        self._unsettled = False
+        self._store()
+
+    def _store(self) -> None:
+        self._mark.store(int(self._doubted or self._unsettled))
 
 
 class LogHealth:

@@ -27,7 +27,7 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One recipient's result of one attempt."""
 
     move: Move
-    """DELIVER, CAPTURE, DEFER, BOUNCE or LOSE_REPLY."""
+    """DELIVER, CAPTURE, DEFER, BOUNCE, LOSE_REPLY or QUARANTINE."""
     scope: Scope
     reply: Reply | None
     """The peer's words, None where a fault left us without."""

@@ -42,8 +42,10 @@ class FaultKind(StrEnum):
     TLS = "TLS failed"
     UNSUITED = "message needs what the host lacks"
     """8BITMIME, SMTPUTF8 or SIZE is needed and not offered: the host is well, this message is not for it."""
-    CONTENT_LOST = "content unreadable"
-    """Our own file could not be read."""
+    CONTENT_UNREADABLE = "content unreadable"
+    """Our own file, or the ledger that the attempt must be noted in, is out of reach for now."""
+    CONTENT_LOST = "content lost"
+    """Our own file is gone, or not whole: no later attempt will do better by itself."""
 
 
 class Fault(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -17,6 +17,9 @@ Traps:
 - Refused credentials say nothing about the mail: it is kept, and the attempt is not counted.
 - A provider's HTTP status is not an SMTP code: a codec translates (500 is a 451, 401 is a 535)
   before it reports. Only 429 has no SMTP twin and is understood here.
+- Content of ours that is out of reach is tried later. What is lost, only a person can bring back: the mail is
+  set aside for them. It does not bounce: that is final, and a folder that is not there for an hour would bounce
+  everything that is large.
 - The words of a reply are looked at only to tell a throttle from a failure, and to read how long
   to wait. They never decide between bounce and deferral.
 """
@@ -151,6 +154,7 @@ _COMMANDS = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA})
 _END = frozenset({Stage.END_OF_DATA})
 
 _DELIVER, _DEFER, _BOUNCE, _LOSE = Move.DELIVER, Move.DEFER, Move.BOUNCE, Move.LOSE_REPLY
+_SET_ASIDE = Move.QUARANTINE
 _SESSION, _RELAY, _MESSAGE, _RECIPIENT = Scope.SESSION, Scope.RELAY, Scope.MESSAGE, Scope.RECIPIENT
 
 DELIVERED_REASON = "accepted by the relay"
@@ -190,7 +194,8 @@ REPLY_ROWS: tuple[Row[Reply], ...] = (
 FAULT_ROWS: tuple[Row[Fault], ...] = (
     Row(_END, "no reply",                                  lambda _: True,                  _LOSE,   _SESSION, True,  "no reply came after the end of data", "RFC 1047, RFC 5321 §4.5.3.2.6"),
     Row(_ALL, "message needs what the host lacks",         _kind(FaultKind.UNSUITED),       _BOUNCE, _MESSAGE, True,  "the relay cannot take this message",  "RFC 6152 §3, RFC 6531 §3.2, RFC 1870 §6"),
-    Row(_ALL, "content unreadable",                        _kind(FaultKind.CONTENT_LOST),   _DEFER,  _MESSAGE, False, "our own copy of the content could not be read", "-"),
+    Row(_ALL, "content unreadable",                        _kind(FaultKind.CONTENT_UNREADABLE), _DEFER, _MESSAGE, False, "our own copy of the content could not be read", "-"),
+    Row(_ALL, "content lost",                              _kind(FaultKind.CONTENT_LOST),   _SET_ASIDE, _MESSAGE, False, "our own copy of the content is gone or not whole", "-"),
     Row(_ALL, "name not resolved, refused, unreachable, timed out, connection lost, TLS failed, protocol violated", lambda _: True, _DEFER, _RELAY, True, "the relay could not be used", "RFC 5321 §4.5.4.1"),
 )
 # fmt: on

@@ -17,6 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import msgspec
+
 from dispatch.mail.ids import MessageId
 from dispatch.mail.message import ContentFile, Message
 from dispatch.ports import Clock, Lsn
@@ -116,8 +118,23 @@ class Custody:
 
     def _move_to_store(self, work: Work, owner: LogOwned, deliveries: tuple[ParkedDelivery, ...]) -> None:
         owner.shared_file = True
+        deliveries = self._due_by_now(work.message, deliveries)
         content = work.content if isinstance(work.content, bytes) else None
         self.change(Park(work.message, content, deliveries), partial(self._parked, owner, deliveries))
+
+    def _due_by_now(
+        self, message: Message, deliveries: tuple[ParkedDelivery, ...]
+    ) -> tuple[ParkedDelivery, ...]:
+        """What was never tried is due since its acceptance: if the clock went back, that may be to come."""
+        now_ms = int(self._clock.wall() * 1000)
+        if message.accepted_ms <= now_ms:
+            return deliveries
+        return tuple(
+            msgspec.structs.replace(delivery, due_ms=now_ms)
+            if delivery.due_ms == message.accepted_ms
+            else delivery
+            for delivery in deliveries
+        )
 
     def _parked(self, owner: LogOwned, deliveries: tuple[ParkedDelivery, ...]) -> None:
         """The store has them on stable storage: the ledger says so, then the log lets go."""

@@ -71,6 +71,9 @@ class Housekeeping:
         self._ticks = 0
         self._last: tuple[Lsn, int] = (Lsn(-1), -1)
         self._offset_s = self._clock.wall() - self._clock.monotonic()
+        self._jumps = 0
+        self._clamped = -1
+        """After which jump due times were set right. The clock may also have jumped before this start."""
         self._timer = self._clock.call_later(TICK_S, self._tick)
         scheduler.checkpoint = self.write_checkpoint
 
@@ -101,13 +104,25 @@ class Housekeeping:
         """Due times are stored by the wall clock: after a jump none may lie further off than its delay."""
         offset_s = self._clock.wall() - self._clock.monotonic()
         jump_s, self._offset_s = offset_s - self._offset_s, offset_s
-        if abs(jump_s) < JUMP_S:
+        if abs(jump_s) >= JUMP_S:
+            self._s.alarm("clock_jumped", seconds=round(jump_s, 1))
+            self._jumps += 1
+        if self._clamped == self._jumps:
             return
-        self._s.alarm("clock_jumped", seconds=round(jump_s, 1))
+        self._clamped = self._jumps
         now_ms = int(self._clock.wall() * 1000)
         plans = [self._s.plan, *(lane.rules.plan for lane in self._lanes)]
         latest_ms = max(clamp(now_ms << 1, now_ms, plan) for plan in plans)
-        self._s.parking.ask(lambda store: store.reclamp(now_ms, latest_ms), self._reclamped)
+        # Behind every change that was decided by the old time.
+        self._s.book.once_durable(
+            lambda: self._s.parking.ask(
+                lambda store: store.reclamp(now_ms, latest_ms), self._reclamped, self._not_reclamped
+            )
+        )
+
+    def _not_reclamped(self, _: Exception) -> None:
+        """The store failed: again in a second."""
+        self._clamped = -1
 
     def _reclamped(self, _: int) -> None:
         for lane in self._lanes:

@@ -62,8 +62,11 @@ def recover(
         alarm("ledger_incomplete", checkpoint=checkpoint, records=replay.records)
         replay = Replay(parked_through)
         replay.follow_all(Records(ledger, ledger.oldest))
+        mail.vouch(replay.cursor)
         standing = search_mail(ledger, mail, replay, store)
     else:
+        # Intake, which starts beside us, may not have put its mark right yet after a power cut.
+        mail.vouch(replay.cursor)
         standing = _standing(replay, mail, store, alarm)
     unreadable = [found for lsn in replay.unreadable if (found := _mail_at(mail, lsn, alarm)) is not None]
     cursor = _cursor(replay.cursor, mail, silence if damaged else alarm)
@@ -112,6 +115,9 @@ def _mail_at(mail: LogReader, lsn: Lsn, alarm: Reporter) -> Entry | None:
         entries = mail.read(lsn, 1)
     except CorruptError as error:
         alarm("mail_corrupt", why=str(error), resume=error.resume)
+        return None
+    if not entries:
+        alarm("mail_missing", start=lsn, resume=mail.durable)
         return None
     return entries[0]
 

@@ -47,7 +47,7 @@ class Resumption:
         self._tried: list[tuple[Suspect, Work]] = []
         self._power = False
 
-    def run(self, recovered: Recovered, *, power: bool = False) -> None:
+    def run(self, recovered: Recovered, *, power: bool) -> None:
         """Put everything in its place; the scheduler may be woken afterwards.
 
         `power`: the machine was started anew since the last recovery whose findings became durable.

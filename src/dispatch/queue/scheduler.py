@@ -73,7 +73,7 @@ class Seams(NamedTuple):
     """The routes of a message and the recipients that take each."""
     plan: RetryPlan
     """For deliveries whose relay is configured no more."""
-    measure: Callable[[ContentFile, Callable[[ContentFile], None]], None]
+    measure: Callable[[ContentFile, Callable[[ContentFile | Fault], None]], None]
     """Off the loop: the reference to a content file as it is handed over, without `Bcc` and our fields."""
     remove_files: Callable[[list[ContentFile]], None]
     alarm: Reporter
@@ -82,7 +82,9 @@ class Seams(NamedTuple):
 class Scheduler:
     """Turns the queue. Call `wake` whenever the log may have grown."""
 
-    def __init__(self, seams: Seams, lanes: dict[str, Lane], cursor: Lsn, power_until: Lsn) -> None:
+    def __init__(
+        self, seams: Seams, lanes: dict[str, Lane], cursor: Lsn, lost_power: Callable[[Lsn], bool]
+    ) -> None:
         self._s = seams
         self.lanes = lanes
         self.custody = Custody(
@@ -97,7 +99,8 @@ class Scheduler:
         """Everything below was taken up."""
         self.unreadable: list[Lsn] = []
         """Records below the cursor that this version cannot read: they stay in the log."""
-        self._power_until = power_until
+        self._lost_power = lost_power
+        """Whether a record of the mail log was there at the last power cut."""
         self.under_way: dict[Work, None] = {}
         self._announced: dict[int, list[Work]] = {}
         """What is in hand from the parked store, and is not on record durably."""
@@ -156,7 +159,7 @@ class Scheduler:
             self.cursor = max(self.cursor, entry.next)
             self.checkpoint()
             return
-        power = entry.lsn < self._power_until
+        power = self._lost_power(entry.lsn)
         unanswered = self._s.unanswered(entry.lsn)
         self._s.book.write(Accepted(self._now_ms(), message, entry.lsn, entry.next, unanswered, power))
         owner = self.custody.own(entry.lsn, message)
@@ -216,7 +219,7 @@ class Scheduler:
             except Exception as error:
                 # Raised further, it would end the connection whose reply led here, and leave the work under
                 # way for ever.
-                fault = Fault(FaultKind.CONTENT_LOST, f"not to be handed over: {error!r}")
+                fault = Fault(FaultKind.CONTENT_UNREADABLE, f"not to be handed over: {error!r}")
                 report = Report(Stage.CONNECT, (None,) * len(work.deliveries), fault)
                 self._s.clock.call_later(0, partial(self._finished, lane, work, report))
                 return
@@ -224,7 +227,10 @@ class Scheduler:
         else:
             self._s.measure(content, partial(self._hand_over, lane, work))
 
-    def _hand_over(self, lane: Lane, work: Work, content: bytes | ContentFile) -> None:
+    def _hand_over(self, lane: Lane, work: Work, content: bytes | ContentFile | Fault) -> None:
+        if isinstance(content, Fault):
+            self._finished(lane, work, Report(Stage.CONNECT, (None,) * len(work.deliveries), content))
+            return
         transaction = Transaction(work.message, work.indexes, content, self._sending, work)
         lane.relay.start(transaction, partial(self._done, lane, work))
 
@@ -235,7 +241,6 @@ class Scheduler:
         work.sent = True
         self._s.book.write(Sending(self._now_ms(), work.message.id, work.indexes, work.relay))
         self._s.book.flush()
-        work.noted = True
 
     def _claim(self, lane: Lane) -> None:
         lane.claiming = True

@@ -12,9 +12,8 @@ import msgspec
 
 from dispatch.mail.delivery import DeliveryState, Move, move
 from dispatch.mail.ids import MessageId
-from dispatch.mail.message import ContentFile
 from dispatch.mail.outcome import Outcome
-from dispatch.mail.report import FaultKind, Report
+from dispatch.mail.report import Report
 from dispatch.policy.schedule import RetryPlan, next_due
 from dispatch.policy.uncertain import UncertainPolicy, uncertain_move
 from dispatch.queue.moves import after_move, after_result, needs_content
@@ -53,16 +52,12 @@ def decide(
     chance: float,
 ) -> Decision:
     """One result for every recipient of the work, in the order of its deliveries."""
-    set_aside = content_is_lost(work, report)
     results: list[Result] = []
     moved: list[Moved] = []
     gone: list[int] = []
     staying: list[ParkedDelivery] = []
     for delivery, outcome in zip(work.deliveries, outcomes, strict=True):
-        if set_aside and outcome.move is Move.DEFER and outcome.reply is None:
-            result = _set_aside(delivery, outcome)
-        else:
-            result = _result(delivery, outcome, plan, work.started_ms, now_ms, chance)
+        result = _result(delivery, outcome, plan, work.started_ms, now_ms, chance)
         _add(results, result)
         after = after_result(delivery, result, now_ms)
         if after.state is DeliveryState.UNCERTAIN:
@@ -84,16 +79,6 @@ def decide(
         report.tls,
     )
     return Decision(attempted, tuple(moved), tuple(gone), tuple(staying))
-
-
-def content_is_lost(work: Work, report: Report) -> bool:
-    """The file that holds the content could not be read: no later attempt will do better by itself.
-
-    Where *sending* could not be noted, the same fault tells of the ledger's disk: that is tried again.
-    """
-    if report.fault is None or report.fault.kind is not FaultKind.CONTENT_LOST:
-        return False
-    return isinstance(work.content, ContentFile) and work.sent is work.noted
 
 
 def settle_by_policy(
@@ -142,21 +127,6 @@ def _result(
         outcome.reason,
         due_ms,
         attempts,
-    )
-
-
-def _set_aside(delivery: ParkedDelivery, outcome: Outcome) -> Result:
-    """Until a person brings the content back and releases it, or cancels it. A bounce would be final, and a
-    folder that is not there for an hour would bounce everything that is large."""
-    return Result(
-        (delivery.index,),
-        Move.QUARANTINE,
-        move(DeliveryState.ATTEMPTING, Move.QUARANTINE),
-        outcome.scope,
-        None,
-        outcome.reason,
-        None,
-        delivery.attempts + outcome.burns_attempt,
     )
 
 

@@ -53,17 +53,7 @@ class LogOwned:
 class Work:
     """One message and those of its deliveries that go to one relay: waiting for a slot, or under way."""
 
-    __slots__ = (
-        "content",
-        "deliveries",
-        "message",
-        "noted",
-        "owner",
-        "sent",
-        "slot",
-        "started_ms",
-        "started_s",
-    )
+    __slots__ = ("content", "deliveries", "message", "owner", "sent", "slot", "started_ms", "started_s")
 
     def __init__(
         self,
@@ -84,8 +74,6 @@ class Work:
         """Where it is noted as in hand."""
         self.sent = False
         """`sending` is in the ledger: the end of data may have left."""
-        self.noted = False
-        """And it has left this process."""
 
     @property
     def size_bytes(self) -> int:

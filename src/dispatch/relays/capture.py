@@ -19,7 +19,7 @@ from dispatch.mail.message import ContentFile
 from dispatch.mail.reply import reply
 from dispatch.mail.report import Fault, FaultKind, Report, Stage
 from dispatch.ports import Clock, Disk, File, Transaction, Worker
-from dispatch.relays.capture_store import CapturedHead, SourceUnreadable, write_captured
+from dispatch.relays.capture_store import CapturedHead, SourceLost, SourceUnreadable, write_captured
 
 BATCH_MAX = 64
 """Transactions written, and folder entries synced, in one go."""
@@ -100,7 +100,7 @@ class CaptureRelay:
             try:
                 job.transaction.sending(job.transaction)
             except Exception as error:
-                fault = Fault(FaultKind.CONTENT_LOST, f"not noted as sending: {error!r}")
+                fault = Fault(FaultKind.CONTENT_UNREADABLE, f"not noted as sending: {error!r}")
                 _report(job, Stage.CONTENT, fault)
             else:
                 batch.append(job)
@@ -132,6 +132,8 @@ class CaptureRelay:
                 return None
             try:
                 source = self._open_content(content)
+            except FileNotFoundError as error:
+                return SourceLost(str(error))
             except OSError as error:
                 return SourceUnreadable(str(error))
             try:
@@ -156,7 +158,9 @@ class CaptureRelay:
 
 def _answer(job: _Job, error: Exception | None) -> None:
     if isinstance(error, SourceUnreadable):
-        _report(job, Stage.CONTENT, Fault(FaultKind.CONTENT_LOST, str(error)))
+        lost = isinstance(error, SourceLost)
+        kind = FaultKind.CONTENT_LOST if lost else FaultKind.CONTENT_UNREADABLE
+        _report(job, Stage.CONTENT, Fault(kind, str(error)))
         return
     if error is None:
         answer = reply(250, "2.0.0", "captured")

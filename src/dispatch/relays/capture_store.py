@@ -79,6 +79,10 @@ class SourceUnreadable(OSError):
     """The content to be captured cannot be read: not the inbox is unwell, but what was to go into it."""
 
 
+class SourceLost(SourceUnreadable):
+    """It is gone, or not whole."""
+
+
 _encode_head = msgspec.msgpack.Encoder().encode
 _decode_head = msgspec.msgpack.Decoder(CapturedHead).decode
 
@@ -184,7 +188,7 @@ def _blocks(content: bytes | tuple[ContentFile, File]) -> Iterator[bytes]:
         wanted = min(_BLOCK_BYTES, reference.size_bytes - offset)
         block = source.read_at(offset, wanted)
         if len(block) < wanted:
-            raise SourceUnreadable(f"{reference.name} ends at {offset + len(block)}")
+            raise SourceLost(f"{reference.name} ends at {offset + len(block)}")
         yield block
         offset += wanted
 

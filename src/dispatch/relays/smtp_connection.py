@@ -29,7 +29,7 @@ from dispatch.mail.message import ContentFile
 from dispatch.mail.report import Fault, FaultKind, Report
 from dispatch.ports import Clock, Timer, Transaction, Worker
 from dispatch.relays.smart_host import SmartHost, Timeouts
-from dispatch.relays.smtp_content import ContentStream, OpenContent
+from dispatch.relays.smtp_content import ContentStream, ContentTooShort, OpenContent
 from dispatch.smtp.body import BareNewline
 from dispatch.smtp.client import ClientCore
 from dispatch.smtp.client_content import frame
@@ -288,7 +288,13 @@ class SmtpConnection(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         exchange = self._stream_exchange
         assert exchange is not None
-        kind = FaultKind.UNSUITED if isinstance(error, BareNewline) else FaultKind.CONTENT_LOST
+        match error:
+            case BareNewline():
+                kind = FaultKind.UNSUITED
+            case FileNotFoundError() | ContentTooShort():
+                kind = FaultKind.CONTENT_LOST
+            case _:
+                kind = FaultKind.CONTENT_UNREADABLE
         self._core.fail_content(exchange, Fault(kind, str(error) or repr(error)))
         self._pump()
 
@@ -298,7 +304,9 @@ class SmtpConnection(asyncio.Protocol):
         try:
             transaction.sending(transaction)
         except Exception as error:
-            core.fail_content(exchange, Fault(FaultKind.CONTENT_LOST, f"not noted as sending: {error!r}"))
+            core.fail_content(
+                exchange, Fault(FaultKind.CONTENT_UNREADABLE, f"not noted as sending: {error!r}")
+            )
             return
         if self.prompt and core.room and not self.spent and (job := self._owner.behind()) is not None:
             self._begin(job)

@@ -109,6 +109,9 @@ def child_main(role: str, start: Start, report: Reporter) -> int:
     """Run a child on the best loop there is; what its process exits with. For the entry point."""
     faulthandler.enable()  # SIGABRT from the supervisor then shows where we hang
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # and must not write our secrets to a core file
+    _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # The low default is for programs that use select(); a connection is a descriptor.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
     with asyncio.Runner(loop_factory=_best_loop()) as runner:
         code = runner.run(run_child(role, start, report))
         if code != 0:

@@ -76,15 +76,19 @@ class SegmentLog:
         segment_bytes: int = SEGMENT_BYTES,
         spares: int = 4,
         chained: bool = False,
+        doubt: Callable[[bool], None] | None = None,
     ) -> None:
         """`soon` runs a callback in the loop's next round (`loop.call_soon`); `spares` bounds spare files.
-        `chained`: each batch holds the hash of all before it (`chain`)."""
+        `chained`: each batch holds the hash of all before it (`chain`). `doubt` is told when what was
+        written may be gone from the files, because a sync failed, and when all of it is durable again."""
         start_s = clock.monotonic()
         self._disk = disk
         self._folder = folder
         self._clock = clock
         self._chance = chance
         self._mark = mark
+        self._doubt = doubt
+        self._doubted = False
         self._soon: Soon = soon or partial(clock.call_later, 0.0)
         self._interval_s = sync_interval_s
         self._keeps = sync_interval_s > 0
@@ -370,6 +374,10 @@ class SegmentLog:
             return
         self._retry_s = 0.0
         self._fault = None
+        if self._doubted and self._doubt is not None:
+            # What was kept is in the batch that opened the successor.
+            self._doubted = False
+            self._doubt(False)
         del self._written[: len(commit.batches)]
         for batch in commit.batches:
             if batch.appends:
@@ -410,6 +418,9 @@ class SegmentLog:
     def _abandon(self, error: Exception, unwritten: WriteBatch | None) -> None:
         """Give up the open segment, and with it everything that is not durable."""
         fault = append_fault(error)
+        if self._doubt is not None:
+            self._doubted = True
+            self._doubt(True)
         batches, self._written = self._written, []
         if unwritten is not None and unwritten not in batches:
             batches.append(unwritten)

@@ -93,6 +93,9 @@ class MemoryReader:
     def oldest(self) -> Lsn:
         return Lsn(self._log.oldest)
 
+    def vouch(self, below: Lsn) -> None:
+        """Its mark cannot fall back."""
+
     def read(self, cursor: Lsn, size_bytes_max: int) -> list[Entry]:
         if cursor < self._log.oldest:
             raise ReleasedError(cursor, self.oldest)

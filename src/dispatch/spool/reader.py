@@ -32,6 +32,7 @@ class SegmentReader:
         self._disk = disk
         self._folder = folder
         self._mark = mark
+        self._vouched = Lsn(0)
         self._names: list[str] = []
         self._succession = Succession([])
         self._file: File | None = None
@@ -41,7 +42,7 @@ class SegmentReader:
 
     @property
     def durable(self) -> Lsn:
-        return Lsn(self._succession.end_below(self._mark.load()))
+        return Lsn(self._succession.end_below(self._readable()))
 
     @property
     def oldest(self) -> Lsn:
@@ -50,7 +51,7 @@ class SegmentReader:
 
     def read(self, cursor: Lsn, size_bytes_max: int) -> list[Entry]:
         """As the port says; raises `OSError` too, where the disk does not let a segment be read."""
-        durable = self._mark.load()
+        durable = self._readable()
         if cursor >= durable:
             return []
         if durable > self._succession.limit:
@@ -75,6 +76,12 @@ class SegmentReader:
             if lsn >= end:
                 lsn = self._next_segment(index, lsn, durable)
         return []
+
+    def vouch(self, below: Lsn) -> None:
+        self._vouched = max(self._vouched, below)
+
+    def _readable(self) -> int:
+        return max(self._mark.load(), self._vouched)
 
     # ------------------------------------------------------------ beyond the port
 

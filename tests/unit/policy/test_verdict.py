@@ -13,7 +13,9 @@ QUEUED = reply(250, "2.0.0", "queued as 4F3A")
 TRANSACTION_STAGES = (Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.CONTENT, Stage.END_OF_DATA)
 OPENING_STAGES = (Stage.CONNECT, Stage.GREETING, Stage.EHLO, Stage.STARTTLS, Stage.AUTH)
 CONNECTION_FAULTS = tuple(
-    kind for kind in FaultKind if kind not in (FaultKind.UNSUITED, FaultKind.CONTENT_LOST)
+    kind
+    for kind in FaultKind
+    if kind not in (FaultKind.UNSUITED, FaultKind.CONTENT_LOST, FaultKind.CONTENT_UNREADABLE)
 )
 
 
@@ -249,8 +251,14 @@ def test_mail_that_a_relay_cannot_carry_bounces_with_a_status(detail: str, statu
 
 
 def test_our_own_unreadable_content_is_not_counted_against_the_mail() -> None:
-    outcome = failed(Stage.CONTENT, FaultKind.CONTENT_LOST, "EIO")
+    outcome = failed(Stage.CONTENT, FaultKind.CONTENT_UNREADABLE, "EIO")
     assert gist(outcome) == (Move.DEFER, Scope.MESSAGE)
+    assert not outcome.burns_attempt
+
+
+def test_mail_whose_content_is_lost_waits_for_a_person() -> None:
+    outcome = failed(Stage.CONTENT, FaultKind.CONTENT_LOST, "ENOENT")
+    assert gist(outcome) == (Move.QUARANTINE, Scope.MESSAGE)
     assert not outcome.burns_attempt
 
 

@@ -195,7 +195,7 @@ class Bench:
             remove_files=lambda files: self.removed.extend(file.name for file in files),
             alarm=lambda event, **fields: self.alarms.append(event),
         )
-        self.scheduler = Scheduler(self.seams, {"relay": self.lane}, Lsn(0), Lsn(0))
+        self.scheduler = Scheduler(self.seams, {"relay": self.lane}, Lsn(0), lambda _: False)
         self.released, self.checkpoint, self.followed = SimulatedMark(), SimulatedMark(), SimulatedMark()
         self.followed.store(1 << 40)
         self.retention_s: float | None = None

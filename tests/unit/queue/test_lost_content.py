@@ -1,14 +1,12 @@
-"""A content file that cannot be read: its deliveries are set aside, loudly, until a person has seen to it."""
+"""A content file that is gone: its deliveries are set aside, loudly, until a person has seen to it."""
 
 from __future__ import annotations
 
-import pytest
 from tests.unit.queue.bench import LATER, NEVER, TAKEN, Bench
 
 from dispatch.mail.delivery import DeliveryState, Move
 from dispatch.mail.report import Fault, FaultKind, Report, Stage
 from dispatch.queue.requests import Order
-from dispatch.spool.faults import LogUnwell
 from dispatch.spool.records import Attempted
 from dispatch.store.changes import QueueFilter
 
@@ -77,18 +75,9 @@ def test_a_relay_that_reads_the_file_behind_sending_sets_it_aside_as_well(bench:
     assert [row.state for row in after.rows(message_id)] == [DeliveryState.QUARANTINED]
 
 
-def test_a_ledger_that_cannot_note_the_sending_is_no_matter_of_the_file(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unwell() -> None:
-        raise LogUnwell("simulated")
-
+def test_content_that_is_out_of_reach_for_now_is_tried_again(bench: Bench) -> None:
     message_id = bench.offer(file=True)
-    monkeypatch.setattr(bench.ledger, "flush", unwell)
-    transaction, _ = bench.relay.started[0]
-    with pytest.raises(LogUnwell):
-        transaction.sending(transaction)
-    bench.relay.fail(Stage.CONTENT, LOST)
+    bench.relay.fail(Stage.CONTENT, FaultKind.CONTENT_UNREADABLE)
     bench.loop.settle()
     assert [row.state for row in bench.rows(message_id)] == [DeliveryState.WAITING]
     assert "message_quarantined" not in bench.alarms

@@ -339,7 +339,7 @@ async def test_what_cannot_be_noted_as_sending_is_not_sent() -> None:
     report = site.reports["one"]
     assert report.stage is Stage.CONTENT
     assert report.fault is not None
-    assert report.fault.kind is FaultKind.CONTENT_LOST
+    assert report.fault.kind is FaultKind.CONTENT_UNREADABLE
 
 
 @on_a_loop
