@@ -57,6 +57,7 @@ SMALL = {
     "READ_BYTES": 16 << 10,
     "LARGE_CONTENT_BYTES": 4 << 10,
     "BLOCK_BYTES": 3 << 10,
+    "CHECKPOINT_PAGES": 24,
 }
 """Constants of the product by their names, and what stands in for them."""
 

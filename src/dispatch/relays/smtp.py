@@ -141,6 +141,10 @@ class SmtpRelay:
         # Otherwise its end comes next: it makes room, and may say how to talk to this host.
 
     def withdrawn(self, job: Job) -> None:
+        if self._closing:
+            # No connection will be opened for it.
+            self._give_up(job, _CLOSING)
+            return
         self._waiting.appendleft(job)
         while self._idle and self._waiting:
             self._take_idle().start(self._waiting.popleft())

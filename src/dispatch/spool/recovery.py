@@ -31,13 +31,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dispatch.ports import Disk
+from dispatch.ports import Disk, File
 from dispatch.spool.frames import GENESIS, LAST, RECORD, SECTOR_BYTES, BatchHead, align
 from dispatch.spool.scan import Damage, Found, SegmentScan
 from dispatch.spool.segments import Segment, SegmentName, Succession, read_succession, segment_names
 
 DAMAGED_SUFFIX = ".damaged"
 _CHUNK_BYTES = 1 << 20
+REWRITES_MAX = 5
+"""How often it is tried to put an unsynced tail on stable storage where it stands, before it moves."""
 _MISSING_SEGMENTS_MAX = 64
 """So many of the newest segment files may be missing before a mark that speaks of them is not believed."""
 _MARK_MAX = 1 << 62
@@ -115,12 +117,8 @@ def recover(disk: Disk, folder: str, mark: int, segment_bytes: int) -> Recovered
     carried: list[bytes] = []
     durable = tail.end
     # Read before anything is synced: after a sync that fails the pages may hold what was there before.
-    unproven = tail.records()
-    try:
-        tail.rewrite()
-        if names:
-            disk.sync_folder(folder)
-    except OSError:
+    unproven, images = tail.records(), tail.images()
+    if not _put_in_place(disk, folder if names else None, images):
         durable = tail.proven
         carried = unproven
     if not believed and mark > tail.end:
@@ -138,6 +136,41 @@ def recover(disk: Disk, folder: str, mark: int, segment_bytes: int) -> Recovered
         damage=tuple(tail.damage),
         disbelieved_mark=None if believed else mark,
     )
+
+
+Image = tuple[str, int, bytes]
+"""A file, an offset and what belongs there."""
+
+
+def _put_in_place(disk: Disk, folder: str | None, images: list[Image]) -> bool:
+    """Write what nothing vouches for again, where it stands, and sync it.
+
+    More than once where that fails, and each time from memory: a mark that a power cut set back does not
+    vouch for what was read and tried long ago, and would be taken up a second time in another place.
+    """
+    for _ in range(REWRITES_MAX):
+        try:
+            _rewrite(disk, images)
+            if folder is not None:
+                disk.sync_folder(folder)
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def _rewrite(disk: Disk, images: list[Image]) -> None:
+    files: dict[str, File] = {}
+    try:
+        for path, at, data in images:
+            if path not in files:
+                files[path] = disk.open(path)
+            files[path].write_at(at, [data])
+        for file in files.values():
+            file.sync()
+    finally:
+        for file in files.values():
+            file.close()
 
 
 def _could_be_true(mark: int, most: int) -> bool:
@@ -283,22 +316,21 @@ class _Tail:
         finally:
             copy.close()
 
-    def rewrite(self) -> None:
-        """Write every batch that nothing vouches for again, in its place, and sync it."""
-        files = {}
-        try:
-            for segment, lsn, end in self._unproven():
-                if segment.name not in files:
-                    files[segment.name] = self._disk.open(f"{self._folder}/{segment.name}")
-                file = files[segment.name]
-                for at in range(lsn - segment.base, end - segment.base, _CHUNK_BYTES):
-                    size_bytes = min(_CHUNK_BYTES, end - segment.base - at)
-                    file.write_at(at, [file.read_at(at, size_bytes)])
-            for file in files.values():
-                file.sync()
-        finally:
-            for file in files.values():
+    def images(self) -> list[Image]:
+        """Every batch that nothing vouches for, byte by byte."""
+        images: list[Image] = []
+        for segment, lsn, end in self._unproven():
+            path = f"{self._folder}/{segment.name}"
+            file = self._disk.open(path)
+            try:
+                stop = end - segment.base
+                images += [
+                    (path, at, file.read_at(at, min(_CHUNK_BYTES, stop - at)))
+                    for at in range(lsn - segment.base, stop, _CHUNK_BYTES)
+                ]
+            finally:
                 file.close()
+        return images
 
     def records(self) -> list[bytes]:
         """The records that nothing vouches for."""

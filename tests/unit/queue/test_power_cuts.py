@@ -220,7 +220,7 @@ def test_what_was_never_taken_up_durably_says_so_when_it_is_taken_up(bench: Benc
     bench.ledger.by_itself = False
     message_id = bench.offer()
     after = bench.cut_power()
-    after.scheduler._power_until = after.mail.durable
+    after.scheduler._lost_power = lambda lsn: lsn < after.mail.durable
     after.resume(power=True)
     (accepted,) = after.of(Accepted)
     assert isinstance(accepted, Accepted) and accepted.power and accepted.message.id == message_id

@@ -29,6 +29,7 @@ from dispatch.spool.frames import (
     build_batch,
     pack_seal,
 )
+from dispatch.spool.recovery import REWRITES_MAX
 from dispatch.spool.scan import Found, SegmentScan
 from dispatch.spool.segments import Segment, encode_header, read_succession, segment_names
 
@@ -166,7 +167,7 @@ def test_a_tail_that_moves_into_the_next_segment_is_chained_there() -> None:
     spool.append(b"untold")
     spool.log.flush()
     spool.process.kill()
-    spool.fail("sync", path=path)
+    spool.fail("sync", path=path, times=REWRITES_MAX)
     spool.start()
     spool.disk.fault = None
     assert spool.log.recovery.carried_records == 1

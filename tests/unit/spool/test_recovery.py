@@ -10,6 +10,7 @@ from tests.simulation.spool import SimulatedSpool, read_all, records
 from dispatch.ports import Lsn
 from dispatch.spool.faults import CorruptError, ReleasedError
 from dispatch.spool.reader import SegmentReader
+from dispatch.spool.recovery import REWRITES_MAX
 from dispatch.spool.scan import Damage
 
 
@@ -77,7 +78,7 @@ def test_a_tail_that_cannot_be_synced_moves_into_the_next_segment() -> None:
     spool.append(b"untold")
     spool.log.flush()
     spool.process.kill()
-    spool.fail("sync", path=path)
+    spool.fail("sync", path=path, times=REWRITES_MAX)
     spool.start()
     spool.disk.fault = None
     assert spool.log.recovery.carried_records == 1
@@ -101,10 +102,26 @@ def test_a_tail_that_the_failed_sync_threw_away_moves_whole_into_the_next_segmen
         spool.log.flush()
     path = newest_with_mail(spool)
     spool.process.kill()
-    spool.fail("sync", path=path)
+    spool.fail("sync", path=path, times=REWRITES_MAX)
     spool.start()
+    assert spool.log.recovery.carried_records == len(tail)
     spool.loop.advance(5)
     assert spool.payloads() == tail
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_tail_whose_sync_fails_now_and_then_stays_in_its_place(seed: int) -> None:
+    """It may have been read there already, where a power cut has set the mark back."""
+    spool = SimulatedSpool()
+    spool.disk.chance.seed(seed)
+    places = spool.put(*records("told", 4, 700))
+    path = newest_with_mail(spool)
+    spool.process.kill()
+    spool.mark.store(0)
+    spool.fail("sync", path=path, times=REWRITES_MAX - 1)
+    spool.start()
+    assert spool.log.recovery.carried_records == 0
+    assert [entry.lsn for entry in read_all(spool.reader())] == places
 
 
 @pytest.mark.parametrize("ledger", [False, True])
