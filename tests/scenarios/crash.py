@@ -1,282 +1,288 @@
-"""Kill the relay under load, again and again, then audit.
+"""Kill the relay and cut its power under load, again and again, then audit.
 
-By hand: `python -m tests.scenarios.crash --kills 200 --rate 500`. What must hold afterwards:
+By hand: `python -m tests.scenarios.crash --kills 200 --cuts 100 --rate 600`. Two relays live one after the
+other: one is killed, process by process and whole, the other loses power. Each strike comes at a moment at
+which `IN_FLIGHT_MIN` deliveries or more are under way at the upstream; `audit` says what must hold then.
 
-- every acknowledged message was delivered;
-- what was delivered more often than once is *uncertain* in the ledger, that often too often;
-- what was delivered without having been acknowledged was *unanswered* to its client, as often;
-- what was refused was not delivered;
-- history has counted everything once.
+The seed repeats the order and the moments of the strikes, not what the processes happen to be doing then. A
+relay that did not hold is kept, with its log and with what each cut did.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import random
-import signal
+import shutil
+import statistics
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.scenarios.load import Books, Load
-from tests.scenarios.relay import ROLES, Relay, until
+from tests.scenarios.audit import Audit, audit
+from tests.scenarios.load import Load
+from tests.scenarios.recipe import Manners
+from tests.scenarios.relay import Relay, until
+from tests.scenarios.victims import TAKEN_BACK, Kills, PowerCuts, Strikes
+from tests.shim.control import Shim
 
-from dispatch.app.folders import LEDGER, Folders
-from dispatch.mail.delivery import DeliveryState
-from dispatch.mail.ids import spool_form
-from dispatch.ports import Lsn
-from dispatch.runtime.machine import MarkFile, SystemDisk
-from dispatch.spool.reader import SegmentReader
-from dispatch.spool.records import Accepted, Attempted, Moved, decode_ledger
-
-VICTIMS = (*ROLES, "supervisor", "everything")
+RATE_MIN = 500.0
+"""What is to be acknowledged in a second, between the strikes."""
+IN_FLIGHT_MIN = 10
+IN_FLIGHT_WAIT_S = 10.0
+"""So long a strike waits for that many."""
 LOAD_S = 0.6
-"""How long, at least, the relay is under full load between its return and the next kill."""
+"""How long, at least, the relay is under full load between its return and the next strike."""
 LOAD_S_MORE = 0.6
 """At most so much longer, by chance."""
+LONG_EVERY = 10
+LONG_S = 6.0
+"""One life in so many is so much longer: long enough for checkpoints."""
 CLIENTS = 40
-CONNECTIONS_TO_UPSTREAM = 20
+CONNECTIONS_TO_UPSTREAM = 50
+MANNERS = Manners(thinking_share=0.9, dropped_share=0.005)
+_FAULTS_SHOWN = 20
+
+Told = Callable[[str], object]
 
 
-class Audit(NamedTuple):
-    killed: Counter[str]
-    books: Books
+def silence(text: str) -> None:
+    """Nobody wants to hear of each strike."""
+
+
+class Struck(NamedTuple):
+    """What a relay went through."""
+
+    victims: Counter[str]
+    in_flight: list[int]
+    """At the upstream, at each strike."""
     rate: float
-    """Acknowledged in a second, between each return and the next kill."""
+    """Acknowledged in a second, between each return and the next strike."""
     took_s: float
     longest_return_s: float
-    """From a kill to the first message acknowledged after it."""
-    lost: list[str]
-    """Ids that were acknowledged and did not arrive."""
-    uncertain: Counter[str]
-    """Id to how often the ledger says that it became uncertain."""
-    doubled: dict[str, int]
-    """Id to how often too often it arrived."""
-    unexplained: list[str]
-    """Ids that arrived more often than the ledger's uncertain explain."""
-    extra: dict[int, int]
-    """Token to how many ids of it arrived without having been acknowledged."""
-    uninvited: list[int]
-    """Tokens of which more arrived than was acknowledged or unanswered."""
-    miscounted: dict[str, tuple[int, int]]
-    """Kind to what the ledger says and what history has counted, where they differ."""
+    """From a strike to so many messages acknowledged as there are clients."""
+    taken_back: Counter[str]
+    """By power cuts."""
+    stuck: list[str]
+    """What was waited for in vain. The strikes ended there."""
+    audit: Audit
 
     @property
-    def sound(self) -> bool:
-        return not (self.lost or self.unexplained or self.uninvited or self.miscounted)
-
-    def table(self) -> str:
-        books = self.books
-        rows = [
-            (
-                "kills",
-                f"{self.killed.total()}  ({', '.join(f'{n} {who}' for who, n in self.killed.items())})",
-            ),
-            (
-                "load",
-                f"{self.rate:.0f} messages/s acknowledged while it was up; {self.took_s:.0f} s in all",
-            ),
-            ("longest return", f"{self.longest_return_s:.1f} s from a kill to the next 250"),
-            ("messages offered", books.offered),
-            ("  acknowledged", len(books.acknowledged)),
-            ("  refused", len(books.refused)),
-            ("  unanswered", f"{books.unanswered.total()}  (each offered again by its client)"),
-            ("delivered", f"{len(books.delivered)} ids in {books.delivered.total()} transactions"),
-            ("  uncertain", f"{self.uncertain.total()} in the ledger"),
-            ("  delivered again", f"{sum(self.doubled.values())}, by the uncertain policy"),
-            ("  repeated", f"{sum(self.extra.values())}, by clients whose 250 was lost"),
-            ("LOST", len(self.lost)),
-            ("DOUBLED WITHOUT A NAME", len(self.unexplained)),
-            ("DELIVERED UNINVITED", len(self.uninvited)),
-            ("MISCOUNTED IN HISTORY", len(self.miscounted)),
+    def faults(self) -> dict[str, list[str]]:
+        few = [
+            f"{count} at strike {number}"
+            for number, count in enumerate(self.in_flight, 1)
+            if count < IN_FLIGHT_MIN
         ]
-        return "\n".join(f"{name:<24} {value}" for name, value in rows)
+        return {**self.audit.faults, "STUCK": self.stuck, "TOO FEW IN FLIGHT": few}
+
+    @property
+    def rows(self) -> dict[str, object]:
+        audit, books, counts = self.audit, self.audit.books, self.audit.ledger.counts
+        return {
+            "strikes": self.victims.total(),
+            "acknowledged between them": f"{self.rate:.0f}/s",
+            "in flight at each, least": min(self.in_flight, default=0),
+            "  median": f"{statistics.median(self.in_flight or [0]):.0f}",
+            "longest return": f"{self.longest_return_s:.1f} s",
+            "took": f"{self.took_s:.0f} s",
+            "messages offered": books.offered,
+            "  acknowledged": len(books.acknowledged),
+            "  refused": len(books.refused),
+            "  without an answer": books.unanswered.total(),
+            "copies delivered": counts["delivered"],
+            "  uncertain": counts["uncertain"],
+            "  uncertain (power)": counts["uncertain_power"],
+            "  arrived again": sum(audit.again.values()),
+            "    through power cuts": audit.again_after_cuts,
+            "messages repeated by clients": audit.repeated,
+            **{f"{what} taken back": self.taken_back[what] for what in TAKEN_BACK},
+            **{fault: len(found) for fault, found in self.faults.items()},
+        }
 
 
-def crash(
-    folder: Path, *, kills: int, rate: float, seed: int, told: Callable[[str], object] = lambda text: None
-) -> Audit:
-    """Run, kill, audit. `told` hears of each kill."""
+def table(columns: dict[str, Struck]) -> str:
+    """One for all relays."""
+    rows = {name: struck.rows for name, struck in columns.items()}
+    names = next(iter(rows.values()), {})
+    lines = [f"{'':<30}" + "".join(f"{name:>14}" for name in rows)]
+    lines += [f"{name:<30}" + "".join(f"{column[name]!s:>14}" for column in rows.values()) for name in names]
+    lines += [
+        f"{name}: " + ", ".join(f"{count} {who}" for who, count in sorted(struck.victims.items()))
+        for name, struck in columns.items()
+    ]
+    return "\n".join(lines)
+
+
+def kill(folder: Path, *, kills: int, rate: float, seed: int, told: Told = silence) -> Struck:
+    """A relay's life under `kill -9`."""
     relay = Relay(folder)
-    load = Load(relay.port, rate=rate, clients=CLIENTS, seed=seed)
-    try:
-        upstream = f'name = "upstream"\nhost = "127.0.0.1"\nport = {load.start_upstream()}\n'
-        relay.configure(
-            upstream + f"max_concurrency = {CONNECTIONS_TO_UPSTREAM}", logging={"log_delivered": False}
-        )
-        relay.start()
-        load.start()
-        return _Run(relay, load, random.Random(seed), told).run(kills)
-    finally:
-        load.close()
-        relay.kill()
+    load = Load(relay.port, rate=rate, clients=CLIENTS, seed=seed, manners=MANNERS)
+    return _Run(relay, load, Kills(relay), seed, told).run(kills)
+
+
+def cut_power(folder: Path, *, cuts: int, rate: float, seed: int, told: Told = silence) -> Struck:
+    """A relay's life with power cuts. Raises `NoCompiler`."""
+    relay = Relay(folder)
+    load = Load(relay.port, rate=rate, clients=CLIENTS, seed=seed, manners=MANNERS)
+    with Shim.on_tmpfs(relay.data) as shim:
+        strikes = PowerCuts(relay, load, shim, folder / "cuts")
+        return _Run(relay, load, strikes, seed, told).run(cuts)
 
 
 class _Run:
-    def __init__(
-        self, relay: Relay, load: Load, chance: random.Random, told: Callable[[str], object]
-    ) -> None:
+    def __init__(self, relay: Relay, load: Load, strikes: Strikes, seed: int, told: Told) -> None:
         self._relay = relay
         self._load = load
-        self._chance = chance
+        self._strikes = strikes
+        self._seed = seed
         self._told = told
+        self._victims: Counter[str] = Counter()
+        self._in_flight: list[int] = []
         self._loaded_s = 0.0
         self._loaded_messages = 0
         self._longest_return_s = 0.0
 
-    def run(self, kills: int) -> Audit:
+    def run(self, times: int) -> Struck:
+        try:
+            return self._run(times)
+        finally:
+            self._load.close()
+            self._relay.kill()
+            self._strikes.end()
+
+    def _run(self, times: int) -> Struck:
+        relay = f'name = "upstream"\nhost = "127.0.0.1"\nport = {self._load.start_upstream()}\n'
+        relay += f"max_concurrency = {CONNECTIONS_TO_UPSTREAM}"
+        self._relay.configure(relay, logging={"log_delivered": False})
         begun_s = time.monotonic()
-        killed: Counter[str] = Counter()
-        self._bear_load()
-        for number in range(kills):
-            if number % len(VICTIMS) == 0:
-                order = self._chance.sample(VICTIMS, len(VICTIMS))
-            victim = order[number % len(VICTIMS)]
-            killed[victim] += 1
-            killed_s = time.monotonic()
-            before = len(self._books.acknowledged)
-            self._kill(victim)
-            until(partial(self._acknowledged, before + CLIENTS), "mail is accepted again", 60)
-            return_s = time.monotonic() - killed_s
-            self._longest_return_s = max(self._longest_return_s, return_s)
-            self._bear_load()
-            self._told(f"kill {number + 1}: {victim}, back after {return_s:.2f} s")
-        took_s = time.monotonic() - begun_s
+        stuck = []
+        try:
+            self._strike_all(times)
+            took_s = time.monotonic() - begun_s
+            self._come_to_rest()
+        except AssertionError as fault:
+            took_s = time.monotonic() - begun_s
+            stuck.append(str(fault))
+            self._relay.kill()
+        self._strikes.end()
+        return Struck(
+            self._victims,
+            self._in_flight,
+            self._loaded_messages / self._loaded_s if self._loaded_s else 0.0,
+            took_s,
+            self._longest_return_s,
+            self._strikes.taken_back,
+            stuck,
+            audit(self._relay, self._load.books),
+        )
+
+    def _strike_all(self, times: int) -> None:
+        begun_s = time.monotonic()
+        self._strikes.begin()
+        self._load.start()
+        self._await_return(begun_s, 0)
+        rounds = random.Random(self._seed)
+        for number in range(times):
+            if number % len(self._strikes.victims) == 0:
+                order = rounds.sample(self._strikes.victims, len(self._strikes.victims))
+            victim = order[number % len(order)]
+            # Its own, so that what a strike draws moves no other.
+            chance = random.Random(f"{self._seed} {number}")
+            in_flight = self._bear_load(chance, LONG_S if number % LONG_EVERY == LONG_EVERY - 1 else 0.0)
+            return_s = self._strike(victim, chance)
+            self._told(f"{number + 1}: {victim}, {in_flight} in flight, back after {return_s:.2f} s")
+
+    def _come_to_rest(self) -> None:
         self._load.stop_offering()
         until(lambda: self._load.all_answered, "every client has its answer", 60)
         until(self._nothing_waits, "nothing waits any more", 120, 0.3)
-        assert self._relay.stop() == 0
-        self._relay.cli("spool", "verify")
-        self._relay.cli("ledger", "verify")
-        return self._audit(killed, took_s)
+        code = self._relay.stop()
+        assert code == 0, f"it ended with {code}"
+
+    def _bear_load(self, chance: random.Random, more_s: float) -> int:
+        """Let the relay work for a while, and measure how much; how many are in flight at the end of it."""
+        begun_s, before = time.monotonic(), self._acknowledged
+        time.sleep(LOAD_S + more_s + chance.uniform(0, LOAD_S_MORE))
+        waited_s = time.monotonic()
+        while (in_flight := self._load.in_flight) < IN_FLIGHT_MIN:
+            if time.monotonic() > waited_s + IN_FLIGHT_WAIT_S:
+                break
+            time.sleep(0.001)
+        self._in_flight.append(in_flight)
+        self._loaded_s += time.monotonic() - begun_s
+        self._loaded_messages += self._acknowledged - before
+        return in_flight
+
+    def _strike(self, victim: str, chance: random.Random) -> float:
+        """How long it took to return."""
+        self._victims[victim] += 1
+        struck_s, before = time.monotonic(), self._acknowledged
+        self._strikes.strike(victim, chance)
+        return self._await_return(struck_s, before)
+
+    def _await_return(self, since_s: float, before: int) -> float:
+        until(lambda: self._acknowledged >= before + CLIENTS, "mail is accepted again", 60)
+        return_s = time.monotonic() - since_s
+        self._longest_return_s = max(self._longest_return_s, return_s)
+        return return_s
 
     @property
-    def _books(self) -> Books:
-        return self._load.books
-
-    def _acknowledged(self, messages: int) -> bool:
-        return len(self._books.acknowledged) > messages
+    def _acknowledged(self) -> int:
+        return len(self._load.books.acknowledged)
 
     def _nothing_waits(self) -> bool:
         status = self._relay.json("queue", "relays")
         busy = any(lane["in_flight"] or lane["ready"] for lane in status["lanes"])
         return not (status["waiting_in_log_bytes"] or busy or self._relay.queue("--limit", "1"))
 
-    def _bear_load(self) -> None:
-        """Let the relay work for a while, and measure how much."""
-        begun_s, before = time.monotonic(), len(self._books.acknowledged)
-        while time.monotonic() < begun_s + LOAD_S:
-            time.sleep(0.01)
-        # The kill comes at no particular moment.
-        time.sleep(self._chance.uniform(0, LOAD_S_MORE))
-        self._loaded_s += time.monotonic() - begun_s
-        self._loaded_messages += len(self._books.acknowledged) - before
-
-    def _kill(self, victim: str) -> None:
-        relay = self._relay
-        if victim == "supervisor":
-            relay.kill_supervisor()
-            relay.start()
-        elif victim == "everything":
-            relay.kill(wait=False)
-            relay.start()
-        else:
-            since = relay.mark()
-            os.kill(relay.pid_of(victim), signal.SIGKILL)
-            until(lambda: relay.said("child_ready", since=since, role=victim), f"{victim} is back")
-
-    def _audit(self, killed: Counter[str], took_s: float) -> Audit:
-        books = self._books
-        acknowledged = set(books.acknowledged.values())
-        ledger = read_ledger(self._relay.data)
-        uncertain = ledger.uncertain
-        history = self._relay.json("stats", "--days", "2")["total"]
-        counts = {
-            "received": ledger.accepted,
-            "delivered": ledger.delivered,
-            "uncertain": uncertain.total(),
-        }
-        times: Counter[str] = Counter()
-        extra: Counter[int] = Counter()
-        for (token, message_id), count in books.delivered.items():
-            times[message_id] += count
-            if message_id not in acknowledged:
-                extra[token] += 1
-        doubled = {message_id: count - 1 for message_id, count in times.items() if count > 1}
-        return Audit(
-            killed,
-            books,
-            self._loaded_messages / self._loaded_s,
-            took_s,
-            self._longest_return_s,
-            lost=sorted(acknowledged - times.keys()),
-            uncertain=uncertain,
-            doubled=doubled,
-            unexplained=[message_id for message_id, more in doubled.items() if more > uncertain[message_id]],
-            extra=dict(extra),
-            uninvited=[token for token, count in extra.items() if count > books.unanswered[token]],
-            miscounted={
-                kind: (count, history[kind]) for kind, count in counts.items() if count != history[kind]
-            },
-        )
-
-
-class LedgerCounts(NamedTuple):
-    accepted: int
-    """Messages."""
-    delivered: int
-    """Recipients."""
-    uncertain: Counter[str]
-    """Id to how often a recipient of it became uncertain."""
-
-
-def read_ledger(data: Path) -> LedgerCounts:
-    """Count what happened. The relay must have stopped."""
-    mark = MarkFile(Folders(data).ledger_durable, writable=False)
-    reader = SegmentReader(SystemDisk(data), LEDGER, mark=mark)
-    accepted: set[bytes] = set()
-    delivered = 0
-    uncertain: Counter[str] = Counter()
-    cursor = reader.oldest
-    while entries := reader.read(cursor, 1 << 20):
-        for entry in entries:
-            match decode_ledger(entry.payload):
-                case Accepted(message=message):
-                    accepted.add(message.id)
-                case Attempted(id=message_id, results=results):
-                    for result in results:
-                        if result.state is DeliveryState.UNCERTAIN:
-                            uncertain[spool_form(message_id)] += len(result.indexes)
-                        delivered += len(result.indexes) * (result.state is DeliveryState.DELIVERED)
-                case Moved(id=message_id, state=DeliveryState.UNCERTAIN, indexes=indexes):
-                    uncertain[spool_form(message_id)] += len(indexes)
-        cursor = Lsn(entries[-1].next)
-    reader.close()
-    mark.close()
-    return LedgerCounts(len(accepted), delivered, uncertain)
-
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Kill the relay under load, then audit.")
+    parser = argparse.ArgumentParser(description="Kill the relay and cut its power under load, then audit.")
     parser.add_argument("--kills", type=int, default=15)
-    parser.add_argument("--rate", type=float, default=500, help="messages offered in a second")
-    parser.add_argument("--seed", type=int, default=None, help="of the order and the moments of the kills")
+    parser.add_argument("--cuts", type=int, default=10)
+    parser.add_argument("--rate", type=float, default=600, help="messages offered in a second")
+    parser.add_argument("--rate-min", type=float, default=RATE_MIN, help="to be acknowledged in a second")
+    parser.add_argument("--seed", type=int, default=None, help="of the order and the moments of the strikes")
     options = parser.parse_args()
     seed = random.randrange(1 << 32) if options.seed is None else options.seed
     print(f"seed {seed}")
-    with tempfile.TemporaryDirectory(prefix="dispatch-crash-") as folder:
-        audit = crash(Path(folder), kills=options.kills, rate=options.rate, seed=seed, told=print)
-    print(audit.table())
-    for name, found in (("lost", audit.lost), ("doubled", audit.unexplained), ("uninvited", audit.uninvited)):
-        for each in found[:20]:
-            print(f"{name}: {each}")
-    return 0 if audit.sound else 1
+    folder = Path(tempfile.mkdtemp(prefix="dispatch-crash-"))
+    columns: dict[str, Struck] = {}
+    held = False
+    try:
+        if options.kills:
+            columns["kills"] = kill(
+                folder / "kills", kills=options.kills, rate=options.rate, seed=seed, told=print
+            )
+        if options.cuts:
+            columns["power cuts"] = cut_power(
+                folder / "power cuts", cuts=options.cuts, rate=options.rate, seed=seed, told=print
+            )
+        held = True
+    finally:
+        print(table(columns))
+        held = _told_faults(columns, options.rate_min) and held
+        if held:
+            shutil.rmtree(folder)
+        else:
+            print(f"does not hold; kept in {folder}, seed {seed}")
+    return 0 if held else 1
+
+
+def _told_faults(columns: dict[str, Struck], rate_min: float) -> bool:
+    """Print what does not hold; whether there was nothing to print."""
+    held = True
+    for name, struck in columns.items():
+        slow = [] if struck.rate >= rate_min else [f"{struck.rate:.0f}/s, and {rate_min:.0f}/s is demanded"]
+        for fault, found in {**struck.faults, "TOO SLOW": slow}.items():
+            held = held and not found
+            for each in found[:_FAULTS_SHOWN]:
+                print(f"{name}: {fault}: {each}")
+    return held
 
 
 if __name__ == "__main__":

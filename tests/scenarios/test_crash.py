@@ -1,5 +1,5 @@
-"""`kill -9` under load, of each process alone and of all at once: nothing acknowledged is lost, and every
-duplicate has a name. The long form is `python -m tests.scenarios.crash --kills 200`."""
+"""`kill -9` and power cuts under load: nothing acknowledged is lost, and every duplicate has a name. The long
+form is `make crash`."""
 
 from __future__ import annotations
 
@@ -7,23 +7,37 @@ import random
 from pathlib import Path
 
 import pytest
-from tests.scenarios.crash import VICTIMS, crash
+from tests.scenarios.crash import Struck, cut_power, kill, table
+from tests.scenarios.victims import Kills
+from tests.shim.build import NoCompiler, built
 
-KILLS = 15
 OFFERED_RATE = 600.0
-RATE_MIN = 200.0
-"""What this test insists on; it prints what was reached."""
+RATE_MIN = 150.0
+"""What these tests insist on, beside others on the same cores; they print what was reached."""
 
 
-@pytest.mark.timeout(400)
-def test_killed_fifteen_times_under_load(tmp_path: Path) -> None:
+def judged(name: str, struck: Struck, seed: int) -> None:
+    print(f"seed {seed}\n{table({name: struck})}")
+    assert not {fault: found for fault, found in struck.faults.items() if found}
+    assert struck.rate >= RATE_MIN
+
+
+@pytest.mark.timeout(240)
+def test_killed_ten_times_under_load(tmp_path: Path) -> None:
     seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
-    audit = crash(tmp_path, kills=KILLS, rate=OFFERED_RATE, seed=seed, told=print)
-    print(audit.table())
-    assert not audit.lost, "acknowledged and not delivered"
-    assert not audit.unexplained, "delivered twice, and the ledger does not say why"
-    assert not audit.uninvited, "delivered, though neither acknowledged nor unanswered"
-    assert not audit.miscounted, "history and ledger differ"
-    assert audit.killed == dict.fromkeys(VICTIMS, KILLS // len(VICTIMS))
-    assert audit.rate >= RATE_MIN
+    struck = kill(tmp_path, kills=10, rate=OFFERED_RATE, seed=seed, told=print)
+    judged("kills", struck, seed)
+    assert struck.victims == dict.fromkeys(Kills.victims, 2)
+
+
+@pytest.mark.timeout(240)
+def test_without_power_six_times_under_load(tmp_path: Path) -> None:
+    try:
+        built()
+    except NoCompiler as missing:
+        pytest.skip(str(missing))
+    seed = random.randrange(1 << 32)
+    struck = cut_power(tmp_path, cuts=6, rate=OFFERED_RATE, seed=seed, told=print)
+    judged("power cuts", struck, seed)
+    assert struck.victims.total() == 6
+    assert struck.taken_back.total(), "the cuts took something back"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -269,8 +270,8 @@ class SimulatedRelay:
         self.events: list[str] = []
         """What was reported, by all."""
         self.deaths: list[str] = []
-        self.accidents = 0
-        """Deaths of delivery that no message is to blame for."""
+        self.alone: Counter[MessageId] = Counter()
+        """How often a message was alone under way when delivery died."""
         self.power_cuts = 0
         self.after_turn: Callable[[str, Life], None] = lambda role, life: None
         self.born: Callable[[str, Life], None] = lambda role, life: None
@@ -367,7 +368,10 @@ class SimulatedRelay:
         if self.tell is not None:
             self.tell(role.name, why)
         self.deaths.append(role.name)
-        self.accidents += role.name == "delivery" and POISON not in why
+        if isinstance(role.life.service, DeliveryService):
+            in_hand = {work.message.id for work in role.life.service.scheduler.under_way}
+            if len(in_hand) == 1:
+                self.alone.update(in_hand)
         role.life.bury()
         del self._living[role.life.process]
         self._absent.append(role)

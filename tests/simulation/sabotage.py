@@ -13,6 +13,8 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
+import msgspec
+
 from dispatch.app.starts import Starts
 from dispatch.intake import acceptance
 from dispatch.intake.acceptance import Acceptance
@@ -20,9 +22,9 @@ from dispatch.intake.smtp_session import SmtpSession
 from dispatch.mail.delivery import Move
 from dispatch.mail.reply import reply
 from dispatch.outcomes.tail import CURSOR, Tail
-from dispatch.policy import verdict
 from dispatch.policy.admission import Refusal
 from dispatch.ports import Lsn
+from dispatch.queue import scheduler
 from dispatch.queue.book import Book
 from dispatch.queue.housekeeping import Housekeeping
 from dispatch.queue.in_hand import HandState, InHand
@@ -148,7 +150,16 @@ def row_changed_before_its_record() -> Iterator[None]:
 @contextmanager
 def uncertain_called_failed() -> Iterator[None]:
     """A lost final reply is a failure like any other."""
-    with patch.object(verdict, "_LOSE", Move.DEFER):
+    decide = scheduler.decide
+
+    def careless(work: Any, report: Any, outcomes: Any, **options: Any) -> Any:
+        failed = tuple(
+            msgspec.structs.replace(outcome, move=Move.DEFER) if outcome.move is Move.LOSE_REPLY else outcome
+            for outcome in outcomes
+        )
+        return decide(work, report, failed, **options)
+
+    with patch.object(scheduler, "decide", careless):
         yield
 
 

@@ -44,8 +44,8 @@ class Verdict:
         self._books = books
         self._taken = taken
         self._folders = folders
-        self.accidents = 0
-        """Deaths of delivery that no message is to blame for."""
+        self.alone: Counter[MessageId] = Counter()
+        """How often a message was alone under way when delivery died; three times look like poison."""
 
     def look(self) -> Audit:
         """What must hold at any time."""
@@ -118,8 +118,7 @@ class Verdict:
     def _everything_has_its_end(self, audit: Audit) -> None:
         for key, state in audit.states.items():
             if state is DeliveryState.QUARANTINED:
-                # Killed from outside while it ran alone, as often as it takes, it looks like poison.
-                blamed = poisonous(key[0]) or self.accidents >= DEATHS_ALONE_MAX
+                blamed = poisonous(key[0]) or self.alone[key[0]] >= DEATHS_ALONE_MAX
                 assert blamed, f"{_name(key)} is innocent, and in quarantine (10)"
             else:
                 assert state.final, f"{_name(key)} ends {state} (3)"

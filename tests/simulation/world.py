@@ -85,6 +85,7 @@ class World:
         self.relay.after_turn = self._after_turn
         self.relay.born = self._born
         self.verdict = Verdict(self.machine, self.books, self.taken, self.relay.folders)
+        self.verdict.alone = self.relay.alone
         self.rots = seed % 10 == 9
         """Whether bits of the logs rot in this world. What they held is lost then; but loudly."""
         self.disk_faults = 0

@@ -61,7 +61,8 @@ def _open_history(machine: Machine, report: Reporter) -> HistoryStore:
     try:
         return HistoryStore.open(path, vfs=vfs)
     except StoreDamaged as damage:
-        report("history_fault", why=str(damage), set_aside=set_aside(path), then="made anew from the ledger")
+        aside = set_aside(machine.disk, path.name)
+        report("history_fault", why=str(damage), set_aside=aside, then="made anew from the ledger")
     return HistoryStore.open(path, vfs=vfs)
 
 

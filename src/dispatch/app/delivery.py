@@ -34,7 +34,7 @@ from dispatch.queue.scheduler import Scheduler, Seams
 from dispatch.queue.service import DeliveryService
 from dispatch.settings import Settings
 from dispatch.spool.content import ContentFolder
-from dispatch.spool.log import SegmentLog
+from dispatch.spool.log import SegmentLog, Told
 from dispatch.spool.reader import SegmentReader
 from dispatch.store.parked import ParkedStore
 
@@ -82,26 +82,7 @@ async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> De
 
     health = LogHealth(machine.clock, stores.ledger, "ledger", report)
     await _until_well(machine.clock, stores.ledger)
-    recovered = recover(stores.written, Lsn(checkpoint.load()), stores.mail, stores.parked, alarm=report)
-    starts = Starts(machine.disk, machine.start_id)
-    # A ledger whose sync failed may have lost what a dead process had written, as in a power cut.
-    power = starts.power_was_cut or recovered.damaged or doubt.found
-    power_until = machine.mark(folders.power, True)
-    if power:
-        # Kept, because this process may die before all of that is taken up.
-        power_until.store(stores.mail.durable)
-    seams, scheduler = _make_queue(machine, stores, maker, lanes, recovered.cursor, report)
-    resumption = Resumption(seams, scheduler, stores.parked, int(machine.clock.wall() * 1000))
-    resumption.run(recovered, power=power)
-    seams.book.once_durable(starts.remember)
-    seams.book.once_durable(doubt.settle)
-    report(
-        "queue_recovered",
-        records=recovered.replayed,
-        standing=len(recovered.standing),
-        uncertain=scheduler.uncertain,
-        power_cut=power,
-    )
+    scheduler, seams = _recover_queue(machine, stores, maker, lanes, doubt, report)
     _say_what_waits_for_nobody(stores.parked, lanes, report)
     housekeeping = Housekeeping(
         scheduler,
@@ -116,6 +97,8 @@ async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> De
         if parked_gone
         else ContentNames(partial(machine.disk.names, CONTENT), stores.mail.incarnation),
     )
+    # So that the next start need not read again what this one has.
+    seams.book.once_durable(housekeeping.write_checkpoint)
     hints = machine.neighbours.hear("delivery", scheduler.wake)
     bus = machine.neighbours.serve(
         "delivery", msgspec.msgpack.Decoder(Request), Orders(scheduler, seams).handle, report
@@ -141,6 +124,34 @@ async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> De
     return service
 
 
+def _recover_queue(
+    machine: Machine, stores: _Stores, maker: Lanes, lanes: dict[str, Lane], doubt: Doubt, report: Reporter
+) -> tuple[Scheduler, Seams]:
+    """Find out what the last run left, and put everything in its place."""
+    checkpoint = Lsn(machine.mark(machine.folders.checkpoint, False).load())
+    recovered = recover(stores.written, checkpoint, stores.mail, stores.parked, alarm=report)
+    starts = Starts(machine.disk, machine.start_id)
+    # A ledger whose sync failed may have lost what a dead process had written, as in a power cut.
+    power = starts.power_was_cut or recovered.damaged or doubt.found
+    power_until = machine.mark(machine.folders.power, True)
+    if power:
+        # Kept, because this process may die before all of that is taken up.
+        power_until.store(stores.mail.durable)
+    seams, scheduler = _make_queue(machine, stores, maker, lanes, recovered.cursor, report)
+    resumption = Resumption(seams, scheduler, stores.parked, int(machine.clock.wall() * 1000))
+    resumption.run(recovered, power=power)
+    seams.book.once_durable(starts.remember)
+    seams.book.once_durable(doubt.settle)
+    report(
+        "queue_recovered",
+        records=recovered.replayed,
+        standing=len(recovered.standing),
+        uncertain=scheduler.uncertain,
+        power_cut=power,
+    )
+    return scheduler, seams
+
+
 def _open_stores(machine: Machine, settings: Settings, doubt: Doubt, report: Reporter) -> _Stores:
     folders = machine.folders
     ledger = open_log(
@@ -153,7 +164,7 @@ def _open_stores(machine: Machine, settings: Settings, doubt: Doubt, report: Rep
         report=report,
         sync_interval_s=LEDGER_SYNC_S,
         chained=True,
-        doubt=doubt,
+        told=Told(doubted=doubt),
     )
     files = machine.threads.worker("files")
     return _Stores(

@@ -24,7 +24,7 @@ from dispatch.settings import Settings
 from dispatch.smtp.server import ServerSettings
 from dispatch.spool.content import ContentFolder
 from dispatch.spool.levels import DiskLevels, DiskLimits, DiskWatch
-from dispatch.spool.log import SegmentLog
+from dispatch.spool.log import SegmentLog, Told
 
 
 def session_rules(settings: Settings) -> SessionRules:
@@ -130,6 +130,8 @@ async def start_intake(
 ) -> IntakeService:
     """Open the log, then listen. The caller holds the lock of the folder."""
     folders = machine.folders
+    starts = Starts(machine.disk, machine.start_id, MAIL)
+    cut = machine.mark(folders.mail_cut, True)
     log = open_log(
         machine,
         MAIL,
@@ -138,10 +140,8 @@ async def start_intake(
         name="mail log",
         settings=watch.settings,
         report=report,
+        told=Told(ended=cut.store) if starts.power_was_cut else None,
     )
-    starts = Starts(machine.disk, machine.start_id, MAIL)
-    if starts.power_was_cut:
-        machine.mark(folders.mail_cut, True).store(log.recovery.end)
     starts.remember()
     in_force = InForce(watch, machine, log, report)
     service = IntakeService(

@@ -9,7 +9,7 @@ from dispatch.app.machine import Machine, SegmentFiles
 from dispatch.observe import Reporter
 from dispatch.ports import Clock, Mark
 from dispatch.settings import Settings
-from dispatch.spool.log import SegmentLog
+from dispatch.spool.log import SegmentLog, Told
 from dispatch.spool.recovery import RecoveryReport
 
 LOOK_S = 1.0
@@ -28,7 +28,7 @@ def open_log(
     report: Reporter,
     sync_interval_s: float = 0.0,
     chained: bool = False,
-    doubt: Callable[[bool], None] | None = None,
+    told: Told | None = None,
 ) -> SegmentLog:
     """Open or make a log whose readers in the process `wakes` are told when its durable mark moves."""
     files = machine.segment_files or SegmentFiles(settings.spool.segment_mb << 20, SPARES)
@@ -44,7 +44,7 @@ def open_log(
         segment_bytes=files.size_bytes,
         spares=files.spares,
         chained=chained,
-        doubt=doubt,
+        told=told,
     )
     report_recovery(report, name, log.recovery)
     return log

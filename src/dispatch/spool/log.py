@@ -56,6 +56,19 @@ def _nobody(_: Lsn | AppendFault) -> None:
     """Whoever appended a record that recovery carries over is gone."""
 
 
+def _ignore(_: object) -> None:
+    """Nobody wants to know."""
+
+
+class Told(NamedTuple):
+    """Who is told what a log finds out."""
+
+    ended: Callable[[int], None] = _ignore
+    """Where it ended before this start; called before any reader may know."""
+    doubted: Callable[[bool], None] = _ignore
+    """Whether what was written may be gone from the files, because a sync failed; later, that it is not."""
+
+
 class SegmentLog:
     """`ports.Log` over segment files. Recovers in its constructor, which blocks; see `recovery`.
 
@@ -76,18 +89,17 @@ class SegmentLog:
         segment_bytes: int = SEGMENT_BYTES,
         spares: int = 4,
         chained: bool = False,
-        doubt: Callable[[bool], None] | None = None,
+        told: Told | None = None,
     ) -> None:
         """`soon` runs a callback in the loop's next round (`loop.call_soon`); `spares` bounds spare files.
-        `chained`: each batch holds the hash of all before it (`chain`). `doubt` is told when what was
-        written may be gone from the files, because a sync failed, and when all of it is durable again."""
+        `chained`: each batch holds the hash of all before it (`chain`)."""
         start_s = clock.monotonic()
         self._disk = disk
         self._folder = folder
         self._clock = clock
         self._chance = chance
         self._mark = mark
-        self._doubt = doubt
+        self._told = told or Told()
         self._doubted = False
         self._soon: Soon = soon or partial(clock.call_later, 0.0)
         self._interval_s = sync_interval_s
@@ -98,22 +110,12 @@ class SegmentLog:
         recovered = recover(disk, folder, mark.load(), segment_bytes)
         self._frames_bytes = partial(frames_bytes, chained=chained)
         self._spares = Spares(disk, folder, segment_bytes, spares)
-        self._durable = recovered.durable
-        self._end = recovered.durable
-        self._chain = self._durable_chain = recovered.chain if chained else None
-        """Behind the batch that ends at `_end`, and at `_durable`."""
+        self._go_on_from(recovered, chained=chained)
         self._begin = 0
         """First place of the first segment that this start put on stable storage."""
         self._position = 0
         self._home: OpenSegment | None = None
-        self._generation = recovered.generation
         self._incarnation = 0
-        self._next_base = recovered.next_base
-        self._unanswered = (recovered.unanswered_from, recovered.durable)
-        self._carried: list[Append] = [([record], len(record), _nobody) for record in recovered.carried]
-        self._links = deque(_links(recovered))
-        self._durable_links = {segment.base for segment in recovered.succession.segments}
-
         self._released = Lsn(0)
 
         self._pending: list[Append] = []
@@ -134,8 +136,21 @@ class SegmentLog:
 
         self._worker = threads.worker(f"{folder} commit")
         self._upkeep = threads.worker(f"{folder} upkeep")
+        self._told.ended(recovered.durable)
         self._open_first()
         self.recovery = recovered.report(clock.monotonic() - start_s)
+
+    def _go_on_from(self, recovered: Recovered, *, chained: bool) -> None:
+        self._durable = recovered.durable
+        self._end = recovered.durable
+        self._chain = self._durable_chain = recovered.chain if chained else None
+        """Behind the batch that ends at `_end`, and at `_durable`."""
+        self._generation = recovered.generation
+        self._next_base = recovered.next_base
+        self._unanswered = (recovered.unanswered_from, recovered.durable)
+        self._carried: list[Append] = [([record], len(record), _nobody) for record in recovered.carried]
+        self._links = deque(_links(recovered))
+        self._durable_links = {segment.base for segment in recovered.succession.segments}
 
     # ------------------------------------------------------------ the port
 
@@ -374,10 +389,10 @@ class SegmentLog:
             return
         self._retry_s = 0.0
         self._fault = None
-        if self._doubted and self._doubt is not None:
+        if self._doubted:
             # What was kept is in the batch that opened the successor.
             self._doubted = False
-            self._doubt(False)
+            self._told.doubted(False)
         del self._written[: len(commit.batches)]
         for batch in commit.batches:
             if batch.appends:
@@ -418,9 +433,8 @@ class SegmentLog:
     def _abandon(self, error: Exception, unwritten: WriteBatch | None) -> None:
         """Give up the open segment, and with it everything that is not durable."""
         fault = append_fault(error)
-        if self._doubt is not None:
-            self._doubted = True
-            self._doubt(True)
+        self._doubted = True
+        self._told.doubted(True)
         batches, self._written = self._written, []
         if unwritten is not None and unwritten not in batches:
             batches.append(unwritten)
@@ -487,10 +501,6 @@ class SegmentLog:
 
     def _upkept(self, result: Exception | None) -> None:
         self.upkeep_error = result
-
-
-def _ignore(_: object) -> None:
-    """The result of closing a file that nobody writes any more says nothing."""
 
 
 def _root_folder(disk: Disk, folder: str) -> None:

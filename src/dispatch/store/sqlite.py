@@ -32,6 +32,8 @@ from typing import Literal
 
 import apsw
 
+from dispatch.ports import Disk
+
 BUSY_TIMEOUT_MS = 5_000
 STATEMENT_CACHE_SIZE = 200
 COPY_BYTES = 1 << 16
@@ -136,18 +138,18 @@ def _checkpoint(pages_min: int, connection: apsw.Connection, database: str, page
     return apsw.SQLITE_OK
 
 
-def set_aside(path: Path) -> Path:
+def set_aside(disk: Disk, name: str) -> str:
     """Rename a database that nobody has open, with what belongs to it, to a free name beside it.
 
     For one that is damaged and can be made anew: nothing is deleted, a person may still want to look.
     """
+    names = disk.names("")
     number = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{number}")).exists():
+    while (aside := f"{name}.damaged-{number}") in names:
         number += 1
     for suffix in ("-wal", "-shm", ""):
-        part = Path(f"{path}{suffix}")
-        if part.exists():
-            part.rename(f"{aside}{suffix}")
+        if name + suffix in names:
+            disk.rename(name + suffix, aside + suffix)
     return aside
 
 

@@ -1,0 +1,52 @@
+"""What the load is made of: which token has which recipients and content, and what the upstream does to them.
+
+Most messages are small and have one recipient. Some have two or three, of which the upstream defers one when
+it sees it first; some have a content above the mebibyte from which on the spool keeps it in a file.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+MANY_EVERY = 10
+"""Of so many messages, one has more recipients than one."""
+LARGE_EVERY = 250
+END_OF_DATA = b"\r\n.\r\n"
+_BODY = (b"x" * 76 + b"\r\n") * 12 + b"end"
+_LARGE_BODY = (b"x" * 76 + b"\r\n") * 15_000 + b"end"
+
+
+class Manners(NamedTuple):
+    """The upstream's."""
+
+    deferred_share: float = 0.03
+    """Of the recipients that come first in their transaction, so many are deferred: 451."""
+    thinking_share: float = 0.05
+    """It thinks about so many contents before it answers."""
+    thinking_s: tuple[float, float] = (0.005, 0.05)
+    dropped_share: float = 0.0
+    """After the end of data it drops so many connections without an answer; half of these it has taken."""
+
+
+def recipients_of(token: int) -> tuple[str, ...]:
+    """Nobody else's: an address tells the token."""
+    many = 0 if token % MANY_EVERY else 1 + token // MANY_EVERY % 2
+    return tuple(f"to{place}.{token}@example.net" for place in range(1 + many))
+
+
+def deferred_first(address: str) -> bool:
+    """Whether the upstream wants to see this one twice: the last of several."""
+    place, _, token = address.removeprefix("to").partition("@")[0].partition(".")
+    return 0 < int(place) == len(recipients_of(int(token))) - 1
+
+
+def envelope_of(token: int) -> bytes:
+    """Its commands, in one piece (RFC 2920)."""
+    recipients = "".join(f"RCPT TO:<{address}>\r\n" for address in recipients_of(token))
+    return b"MAIL FROM:<load@example.org>\r\n" + recipients.encode() + b"DATA\r\n"
+
+
+def content_of(token: int) -> bytes:
+    """Without the line break that belongs to the end of data."""
+    body = _BODY if token % LARGE_EVERY else _LARGE_BODY
+    return b"Subject: Load\r\nX-Token: %d\r\n\r\n%s" % (token, body)
