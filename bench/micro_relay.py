@@ -30,7 +30,7 @@ from dispatch.mail.envelope import Envelope, Recipient
 from dispatch.mail.ids import new_message_id
 from dispatch.mail.message import Message, Origin, Summary
 from dispatch.mail.report import Report
-from dispatch.ports import Transaction
+from dispatch.ports import Leave, Transaction
 from dispatch.relays.smart_host import SmartHost
 from dispatch.relays.smtp import SmtpRelay
 from dispatch.runtime.machine import SystemClock, SystemWorker
@@ -155,8 +155,18 @@ async def deliver(host: SmartHost, count: int) -> None:
     finished = loop.create_future()
     started = ended = 0
 
-    def sending(transaction: Transaction) -> None:
-        pass
+    leaving: list[Leave] = []
+
+    def sending(transaction: Transaction, leave: Leave) -> None:
+        if not leaving:
+            loop.call_soon(let_leave)
+        leaving.append(leave)
+
+    def let_leave() -> None:
+        now = leaving.copy()
+        leaving.clear()
+        for leave in now:
+            leave(None)
 
     def done(transaction: Transaction, report: Report) -> None:
         nonlocal ended
@@ -238,8 +248,15 @@ async def measure_in_memory(count: int) -> None:
     )
     message = _message()
 
-    def sending(transaction: Transaction) -> None:
-        pass
+    leaving: list[Leave] = []
+
+    def sending(transaction: Transaction, leave: Leave) -> None:
+        leaving.append(leave)
+
+    def hear(words: bytes) -> None:
+        protocol.data_received(words)
+        while leaving:
+            leaving.pop()(None)
 
     def done(transaction: Transaction, report: Report) -> None:
         relay.start(Transaction(message, (0,), CONTENT, sending), done)
@@ -247,9 +264,8 @@ async def measure_in_memory(count: int) -> None:
     for _ in range(2):
         relay.start(Transaction(message, (0,), CONTENT, sending), done)
         await asyncio.sleep(0)
+    assert network.protocol is not None
     protocol = network.protocol
-    assert protocol is not None
-    hear = protocol.data_received
     hear(b"220 hi\r\n")
     hear(b"250-hi\r\n250-PIPELINING\r\n250 SIZE 0\r\n")
     group = b"250 2.1.0 Ok\r\n250 2.1.5 Ok\r\n354 End data with <CR><LF>.<CR><LF>\r\n"

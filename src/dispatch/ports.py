@@ -225,11 +225,20 @@ class LogReader(Protocol):
 # ---------------------------------------------------------------- the relays
 
 
+Leave = Callable[[Exception | None], None]
+"""Called by the queue: it is on record as *sending*, or why it cannot be."""
+
+
 class Transaction:
     """One message, and those of its recipients that share a relay: what is tried in one go.
 
-    The queue makes it; the relay reads it and calls `sending` exactly once, directly before
-    the end of the content leaves the process. From then on, no reply means *uncertain*.
+    The queue makes it; the relay reads it, and calls `sending(transaction, leave)` when the end of the
+    content waits for nothing else any more. It leaves the process within `leave`, and nowhere else.
+
+    `leave` comes once, a turn of the loop later at most, and one write of the ledger serves all transactions
+    that became ready in the turn. With None, the end of the content leaves, and from then on no reply means
+    *uncertain*. With the reason why *sending* is not on record, it never does. Where the session ended
+    meanwhile nothing leaves either, and the relay may ask once more, for another session.
     """
 
     __slots__ = ("content", "indexes", "message", "sending", "tag")
@@ -239,7 +248,7 @@ class Transaction:
         message: Message,
         indexes: tuple[int, ...],
         content: bytes | ContentFile,
-        sending: Callable[[Transaction], None],
+        sending: Callable[[Transaction, Leave], None],
         tag: object = None,
     ) -> None:
         self.message = message

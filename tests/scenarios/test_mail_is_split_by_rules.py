@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from tests.scenarios.relay import Relay, until
-from tests.scenarios.upstream import STALL, Received, Upstream, always
+from tests.scenarios.upstream import STALL, Received, Upstream, always, at
 
 MESSAGES = 200
 LATER = {"retry_delays_seconds": [36_000]}
@@ -88,6 +88,41 @@ def test_a_changed_rule_is_for_mail_that_comes_and_not_for_mail_that_waits(
     relay.cli("queue", "retry", waiting)
     until(lambda: len(upstream.delivered) == 2, "its relay is gone: a retry follows the rules there are now")
     assert {each.recipients[0] for each in upstream.delivered} == {"new@example.net", "you@example.net"}
+
+
+def test_what_was_sent_when_delivery_died_goes_to_no_other_relay(
+    relay: Relay, upstream: Upstream, other: Upstream
+) -> None:
+    """Its reply is pending, the rule goes, and then the processes are killed."""
+    other.script = at("content", STALL)
+    relay.configure(*tables(upstream, other, TO_OTHER)).start()
+    message_id = relay.send(to=("b@example.net",))
+    until(lambda: other.received, "the other has the whole message, and does not answer")
+    relay.configure(*tables(upstream, other)).reload()
+    relay.kill()
+    relay.start()
+    story = relay.story_in_state(message_id, "delivered")
+    assert [each["move"] for each in story["timeline"]] == ["lose reply", "retry", "deliver"]
+    assert len(other.received) == 2, "the duplicate that the policy accepts"
+    assert not upstream.received, "and no failover, which nobody asked for"
+    [line] = relay.said("uncertain", id=message_id)
+    assert line["relay"] == "other"
+
+
+def test_a_person_releases_what_a_rule_holds_while_the_rule_stands(
+    relay: Relay, upstream: Upstream, other: Upstream
+) -> None:
+    hold = 'name = "review"\npriority = 1\nrecipient = "example.net"\naction = "hold"'
+    relay.configure(*tables(upstream, other, hold, TO_OTHER)).start()
+    held = relay.send(to=("b@example.net",))
+    kept = relay.send(to=("c@example.net",))
+    until(lambda: len(relay.queue("--state", "held")) == 2, "both are held")
+    assert relay.json("queue", "release", held)["changed"] == 1
+    story = relay.story_in_state(held, "delivered")
+    assert [each["move"] for each in story["timeline"]] == ["release", "deliver"]
+    assert [each.recipients for each in other.delivered] == [["b@example.net"]], "as if nothing held it"
+    assert [row["id"] for row in relay.queue("--state", "held")] == [kept]
+    assert not upstream.received
 
 
 def test_a_rule_holds_mail_until_it_is_gone_and_a_person_releases_it(

@@ -230,6 +230,7 @@ class Life:
             parking=self.parking,
             in_hand=self.in_hand,
             route=self._route,
+            route_released=self._route,
             plan=PLAN,
             measure=lambda file, done: process.call_later(0.01, lambda: done(file)),  # type: ignore[arg-type,return-value]
             remove_files=self._remove_files,

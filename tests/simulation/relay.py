@@ -388,6 +388,13 @@ class SimulatedRelay:
         if self.random.random() < 0.5:
             self.folders.in_hand.unlink(missing_ok=True)
 
+    def close(self) -> None:
+        """The world ends; nothing of it stays registered anywhere."""
+        for role in self.roles.values():
+            if role.life is not None:
+                role.life.bury()
+                role.life = None
+
     # ------------------------------------------------------------ the operator
 
     def change(self, settings: Settings) -> None:

@@ -23,12 +23,13 @@ from dispatch.mail.delivery import Move
 from dispatch.mail.reply import reply
 from dispatch.outcomes.tail import CURSOR, Tail
 from dispatch.policy.admission import Refusal
-from dispatch.ports import Lsn
+from dispatch.ports import Leave, Lsn, Transaction
 from dispatch.queue import scheduler
 from dispatch.queue.book import Book
 from dispatch.queue.housekeeping import Housekeeping
 from dispatch.queue.in_hand import HandState, InHand
 from dispatch.queue.resume import Resumption
+from dispatch.queue.scheduler import Scheduler
 from dispatch.spool import frames, scan
 from dispatch.spool.commit import Commit
 from dispatch.spool.content import ContentWriter
@@ -172,17 +173,16 @@ def jump_not_noticed() -> Iterator[None]:
 
 @contextmanager
 def neighbours_of_poison_blamed() -> Iterator[None]:
-    """Whoever was in hand at a death counts as if it had been alone."""
+    """Whoever is noted at a death counts as if it had been alone in hand."""
+    read = InHand._read
 
-    def note(self: InHand, message_id: Any) -> int:
-        slot = self._free.pop()
-        self._store(slot, message_id, HandState.ALONE, 0)
-        return slot
+    def blame(self: InHand) -> Any:
+        found = [suspect._replace(deaths_alone=suspect.deaths_alone + 1) for suspect in read(self)]
+        for suspect in found:
+            self._store(suspect.slot, suspect.id, HandState.SUSPECT, suspect.deaths_alone)
+        return found
 
-    def note_in_company(self: InHand, suspect: Any) -> None:
-        self.note_alone(suspect)
-
-    with patch.object(InHand, "note", note), patch.object(InHand, "note_in_company", note_in_company):
+    with patch.object(InHand, "_read", blame):
         yield
 
 
@@ -226,7 +226,13 @@ def content_not_synced() -> Iterator[None]:
 @contextmanager
 def sending_kept_to_ourselves() -> Iterator[None]:
     """The end of data leaves before the record that says so has left the process."""
-    with patch.object(Book, "flush", lambda self: None):
+    ask = Scheduler._sending
+
+    def sending(self: Scheduler, transaction: Transaction, leave: Leave) -> None:
+        ask(self, transaction, lambda error: None)
+        leave(None)
+
+    with patch.object(Scheduler, "_sending", sending):
         yield
 
 

@@ -114,9 +114,13 @@ class Upstream:
 
     def _content(self, transaction: Transaction, done: Done, refused: list[Reply | None]) -> None:
         self._received.sendings.update((transaction.message.id, index) for index in transaction.indexes)
-        try:
-            transaction.sending(transaction)
-        except LogUnwell:
+        transaction.sending(transaction, partial(self._leave, transaction, done, refused))
+
+    def _leave(
+        self, transaction: Transaction, done: Done, refused: list[Reply | None], error: Exception | None
+    ) -> None:
+        if error is not None:
+            assert isinstance(error, LogUnwell), f"not noted as sending: {error!r}"
             self._end(
                 transaction, done, self._fault(transaction, Stage.CONTENT, FaultKind.CONTENT_UNREADABLE)
             )

@@ -22,7 +22,7 @@ from tests.simulation.disk import Operation
 from tests.simulation.hosts import Host, Taken
 from tests.simulation.machine import Death, Machine, Process
 from tests.simulation.network import SimulatedNetwork
-from tests.simulation.relay import INTAKE_PORT, READY_MAX, ROLES, Life, SimulatedRelay, Trace, replaced
+from tests.simulation.relay import INTAKE_PORT, READY_MAX, Life, SimulatedRelay, Trace, replaced
 from tests.simulation.verdict import Verdict
 
 from dispatch.mail.delivery import DeliveryState
@@ -88,6 +88,8 @@ class World:
         self.verdict.alone = self.relay.alone
         self.rots = seed % 10 == 9
         """Whether bits of the logs rot in this world. What they held is lost then; but loudly."""
+        self.loops = random.random() < 0.15
+        """Whether processes die soon after nearly every start, for as long as it storms."""
         self.disk_faults = 0
         self.stormy = True
         self._armed: list[ArmedFault] = []
@@ -96,6 +98,12 @@ class World:
 
     def run(self) -> None:
         """Storm, then calm. Raises `AssertionError` where something does not hold."""
+        try:
+            self._run()
+        finally:
+            self.relay.close()
+
+    def _run(self) -> None:
         offered = 0
         troubles = self._troubles()
         while not self._stormed_enough(offered):
@@ -311,8 +319,8 @@ class World:
     def _born(self, role: str, life: Life) -> None:
         if role == "delivery" and not self.rots:
             self.verdict.look()
-        if self.stormy and self.random.random() < 0.2:
-            life.process.die_after(int(2 ** self.random.uniform(1, 9)))
+        if self.stormy and self.random.random() < (0.8 if self.loops else 0.2):
+            life.process.die_after(int(2 ** self.random.uniform(1, 6 if self.loops else 9)))
 
     def _after_turn(self, role: str, life: Life) -> None:
         """Memory is bounded, and nothing waits in a line that nobody serves."""
@@ -366,7 +374,13 @@ def _settings(random: Random) -> Settings:
             connection_timeout_seconds=20.0,
             bare_newline=random.choice(("reject", "repair")),
         ),
-        spool=replace(settings.spool, disk_warn_mb=0, disk_throttle_mb=0, disk_suspend_mb=0),
+        spool=replace(
+            settings.spool,
+            disk_warn_mb=0,
+            disk_throttle_mb=0,
+            disk_suspend_mb=0,
+            retry_delays_seconds=(2.0, 10.0),
+        ),
         queue=replace(settings.queue, breaker_failures=3, breaker_open_seconds=2.0),
         relays=relays,
         rules=(
@@ -374,13 +388,3 @@ def _settings(random: Random) -> Settings:
             Rule(name="by-sender", sender=("*5@example.org",), relays=("third",)),
         ),
     )
-
-
-def run(seed: int, folder: Path, tell: Trace | None = None) -> World:
-    """One seed, from its beginning to its end."""
-    world = World(seed, folder, tell)
-    world.run()
-    return world
-
-
-__all__ = ["ROLES", "World", "run"]

@@ -82,7 +82,10 @@ async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> De
 
     health = LogHealth(machine.clock, stores.ledger, "ledger", report)
     await _until_well(machine.clock, stores.ledger)
-    scheduler, seams = _recover_queue(machine, stores, maker, lanes, doubt, report)
+    starts = Starts(machine.disk, machine.start_id)
+    if not starts.power_was_cut:
+        starts.remember()
+    scheduler, seams = _recover_queue(machine, stores, maker, lanes, starts, doubt, report)
     _say_what_waits_for_nobody(stores.parked, lanes, report)
     housekeeping = Housekeeping(
         scheduler,
@@ -111,6 +114,7 @@ async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> De
         store=stores.parked,
         workers=stores.workers,
         doors=(bus, _Closing(hints.close, health.stop)),
+        stopped=lambda: None if stores.ledger.unwell else starts.forget(),
     )
 
     def apply() -> None:
@@ -125,12 +129,17 @@ async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> De
 
 
 def _recover_queue(
-    machine: Machine, stores: _Stores, maker: Lanes, lanes: dict[str, Lane], doubt: Doubt, report: Reporter
+    machine: Machine,
+    stores: _Stores,
+    maker: Lanes,
+    lanes: dict[str, Lane],
+    starts: Starts,
+    doubt: Doubt,
+    report: Reporter,
 ) -> tuple[Scheduler, Seams]:
     """Find out what the last run left, and put everything in its place."""
     checkpoint = Lsn(machine.mark(machine.folders.checkpoint, False).load())
     recovered = recover(stores.written, checkpoint, stores.mail, stores.parked, alarm=report)
-    starts = Starts(machine.disk, machine.start_id)
     # A ledger whose sync failed may have lost what a dead process had written, as in a power cut.
     power = starts.power_was_cut or recovered.damaged or doubt.found
     power_until = machine.mark(machine.folders.power, True)
@@ -203,6 +212,7 @@ def _make_queue(
         parking=parking,
         in_hand=InHand(folders.in_hand, IN_HAND_SLOTS),
         route=maker.routes_of,
+        route_released=maker.released_routes_of,
         plan=retry_plan(maker.settings),
         measure=partial(_measure, machine.disk, files_worker, report),
         remove_files=partial(_remove_files, stores.content, report),

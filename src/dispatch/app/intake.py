@@ -152,6 +152,7 @@ async def start_intake(
         watches=(in_force.disk, LogHealth(machine.clock, log, "mail log", report)),
         changed=watch.changed,
         apply=in_force.apply,
+        closed=starts.forget,
     )
     await in_force.listener.listen(sockets)
     return service

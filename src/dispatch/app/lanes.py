@@ -36,6 +36,7 @@ def lane_rules(settings: Settings, relay: RelaySettings) -> LaneRules:
         relay.uncertain_policy,
         captures=relay.kind == "capture",
         verbatim=relay.verbatim or relay.kind == "capture",
+        large_max=max(1, relay.max_concurrency // 2),
         ready_bytes_max=(settings.spool.content_memory_mb << 20)
         // (4 * max(1, len(settings.effective_relays()))),
     )
@@ -99,6 +100,10 @@ class Lanes:
 
     def routes_of(self, message: Message) -> Routes:
         return self._router.routes(message.envelope)
+
+    def released_routes_of(self, message: Message) -> Routes:
+        """As if no rule held mail."""
+        return self._router.released.routes(message.envelope)
 
     def _lane(self, settings: Settings, relay: RelaySettings) -> Lane:
         machine = self._machine

@@ -21,7 +21,7 @@ class Starts:
         known = [name for name in disk.names(folder) if name.startswith(PREFIX)]
         self._others = [name for name in known if name != self._present]
         self.power_was_cut = bool(self._others)
-        """Where nothing is known at all, it is the first start, and nothing could have been cut."""
+        """Where nothing is known at all, it is the first start, or the last run stopped in good order."""
 
     def remember(self) -> None:
         """What this start had to find out is durable."""
@@ -36,6 +36,14 @@ class Starts:
             # The next start finds the same, and marks a few deliveries more than it must.
             return
         self._others = []
+
+    def forget(self) -> None:
+        """The process stops in good order, with nothing left to doubt: what comes next is a first start."""
+        try:
+            self._disk.remove(self._path(self._present))
+        except OSError:
+            # Then the next start of the machine doubts what it need not.
+            return
 
     def _path(self, name: str) -> str:
         return f"{self._folder}/{name}" if self._folder else name

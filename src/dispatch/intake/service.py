@@ -32,8 +32,10 @@ class IntakeService:
         watches: tuple[Stoppable, ...],
         changed: Callable[[], bool],
         apply: Callable[[], None],
+        closed: Callable[[], None],
     ) -> None:
-        """`changed` says whether there are other settings than those in force; `apply` puts them in force."""
+        """`changed` says whether there are other settings than those in force; `apply` puts them in force.
+        `closed` is called behind everything else."""
         self.listener = listener
         self._clock = clock
         self._log = log
@@ -41,6 +43,7 @@ class IntakeService:
         self._watches = watches
         self._changed = changed
         self._apply = apply
+        self._closed = closed
         self._timer: Timer = clock.call_later(TICK_S, self._tick)
 
     def _tick(self) -> None:
@@ -63,3 +66,4 @@ class IntakeService:
             watch.stop()
         self.listener.close()
         self._log.close()
+        self._closed()

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -111,6 +111,8 @@ class Router:
     def __init__(self, rules: Sequence[Rule], default_relay: str, usable: Collection[str]) -> None:
         """`rules` in the order of the settings; `usable` names the relays that may be used."""
         self._rules = tuple(rules)
+        self._default_relay = default_relay
+        self._usable = usable
         self._default = default_route(default_relay, usable)
         self._default_alone: Routes = ((self._default, (0,)),)
         cases = sorted(
@@ -127,6 +129,15 @@ class Router:
     @property
     def default(self) -> Route:
         return self._default
+
+    @cached_property
+    def released(self) -> Router:
+        """The same rules without those that hold: where mail goes that a person has released.
+
+        It still holds what no relay can be used for.
+        """
+        letting_go = [rule for rule in self._rules if not rule.hold]
+        return Router(letting_go, self._default_relay, self._usable)
 
     def unusable(self) -> list[Route]:
         """Routes of rules that hold because none of their relays can be used."""

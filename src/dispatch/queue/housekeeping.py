@@ -142,7 +142,9 @@ class Housekeeping:
         low = min((each.mail_lsn for each in live), default=scheduler.cursor)
         if (low, self._s.book.written) == self._last:
             return
-        sent = tuple(Placed(work.message.id, work.indexes) for work in scheduler.under_way if work.sent)
+        sent = tuple(
+            Placed(work.message.id, work.indexes, work.relay) for work in scheduler.under_way if work.sent
+        )
         claimed = tuple(
             Placed(work.message.id, work.indexes) for work, _ in scheduler.works() if work.owner is None
         )

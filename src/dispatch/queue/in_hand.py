@@ -2,9 +2,9 @@
 
 A message is noted before anything of it is looked at for an attempt, and struck out when the attempt
 has ended. What is noted when the process starts was in hand when it died: the *suspects*. They
-run alone, one at a time, before anything else does; whoever is in hand alone at three deaths is
-quarantined. Neighbours of a poisonous message are cleared as soon as they have run alone and the
-process lived (docs/architecture.md, invariant 10).
+run alone, one at a time, before anything else does, a message for several relays once for each of
+them; whoever is in hand alone at three deaths is quarantined. Neighbours of a poisonous message are cleared
+as soon as they have run alone and the process lived (docs/architecture.md, invariant 10).
 
 A slot has 24 bytes: the message id (16), a state (1), how often it was alone in hand when the process
 died (1), padding. One slot more than may be in hand at once; slots are reused last in, first out.
@@ -59,6 +59,8 @@ class InHand:
             os.close(descriptor)
         self._count = size // _SLOT.size
         self._free: list[int] = []
+        self._shared: dict[int, int] = {}
+        """Slots that are to be cleared more than once."""
         self._suspects = self._read()
 
     def _read(self) -> list[Suspect]:
@@ -95,8 +97,16 @@ class InHand:
         """It is being worked on, and others beside it: what it is suspected of neither grows nor shrinks."""
         self._store(suspect.slot, suspect.id, HandState.IN_HAND, suspect.deaths_alone)
 
+    def share(self, slot: int, attempts: int) -> None:
+        """So many attempts of its message are going to be made: it stays noted until the last has ended."""
+        if attempts > 1:
+            self._shared[slot] = attempts
+
     def clear(self, slot: int) -> None:
         """The attempt has ended and the process lives."""
+        if self._shared and (left := self._shared.pop(slot, 1) - 1):
+            self._shared[slot] = left
+            return
         self._store(slot, bytes(16), HandState.EMPTY, 0)
         self._free.append(slot)
 

@@ -2,6 +2,9 @@
 
 A lane never waits for another: its own breaker, its own window, its own line of works that stand
 ready. What has no room in that line is parked and claimed back when there is room.
+
+Large works (their content is a file) hold a connection for long. They use at most half of what may be under
+way, and at least one place; ordinary works may use all of it.
 """
 
 from __future__ import annotations
@@ -14,10 +17,10 @@ from dispatch.mail.report import FaultKind, Report
 from dispatch.policy.breaker import Breaker, BreakerState
 from dispatch.policy.concurrency import Window
 from dispatch.policy.schedule import RetryPlan
-from dispatch.policy.shares import FairQueue
 from dispatch.policy.uncertain import UncertainPolicy
 from dispatch.policy.verdict import is_authentication_failure, is_throttle
 from dispatch.ports import Relay
+from dispatch.queue.line import Line
 from dispatch.queue.work import Work
 
 READY_BYTES_MIN = 4 << 20
@@ -36,6 +39,9 @@ class LaneRules(msgspec.Struct, frozen=True):
     """Hand over the content exactly as it was stored, `Bcc` and `X-Dispatch-*` fields included."""
     ready_max: int = 2000
     ready_bytes_max: int = 16 << 20
+    large_max: int = 1000
+    """Large works under way, whatever the window says: the window of a relay may count more places than
+    connections."""
 
 
 class Lane:
@@ -47,8 +53,9 @@ class Lane:
         self.relay = relay
         self.breaker = breaker
         self.window = window
-        self.ready: FairQueue[Work] = FairQueue(rules.ready_max, self.ready_bytes_max)
+        self.ready = Line(rules.ready_max, self.ready_bytes_max)
         self.in_flight = 0
+        self.large_in_flight = 0
         self.claiming = False
         self.backlog = True
         """Parked deliveries may be due: true until a claim came back short."""
@@ -67,9 +74,25 @@ class Lane:
 
     def offer(self, work: Work) -> bool:
         """Stand in line; False where the line is full and the work must be parked."""
-        return self.ready.push(
-            work.message.priority, work.message.origin.fair_share_key, work, work.size_bytes
-        )
+        return self.ready.push(work)
+
+    def take(self) -> Work | None:
+        """The next one that may start where there is a slot; None where none stands ready that may."""
+        ready = self.ready
+        if ready.large and self.large_in_flight < min(self.rules.large_max, max(1, self.window.limit // 2)):
+            return ready.pop()
+        return ready.pop_ordinary()
+
+    def began(self, work: Work) -> None:
+        """It is under way, until `ended`."""
+        self.in_flight += 1
+        if work.large:
+            self.large_in_flight += 1
+
+    def ended(self, work: Work) -> None:
+        self.in_flight -= 1
+        if work.large:
+            self.large_in_flight -= 1
 
     def wants_more(self, now_s: float, now_ms: int) -> bool:
         """There is room in the line, and the parked store may have something due for it."""
@@ -77,9 +100,11 @@ class Lane:
             return False
         if not self.backlog and (self.next_due_ms is None or self.next_due_ms > now_ms):
             return False
-        return len(self.ready) * 2 <= self.rules.ready_max and self.ready.bytes * 2 <= self.ready_bytes_max
+        return self.ready.low
 
-    def learn(self, outcomes: tuple[Outcome, ...], report: Report, now_s: float, chance: float) -> None:
+    def learn(
+        self, outcomes: tuple[Outcome, ...], report: Report, now_s: float, chance: float, *, large: bool
+    ) -> None:
         """What an attempt that has just ended says about the relay: for its breaker and its window."""
         timed_out = report.fault is not None and report.fault.kind is FaultKind.TIMEOUT
         if timed_out or any(map(is_throttle, outcomes)):
@@ -91,4 +116,5 @@ class Lane:
         if self.breaker.state is BreakerState.HALF_OPEN:
             self.window.recovered()
         self.breaker.succeeded(now_s)
-        self.window.succeeded(now_s, self.in_flight + 1)
+        # Large works may have half of the window: counted once, they alone would never make it wider.
+        self.window.succeeded(now_s, self.in_flight + 1 + self.large_in_flight + large)

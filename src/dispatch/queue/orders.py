@@ -183,7 +183,9 @@ class Orders:
                 continue
             relay = None
             if state is DeliveryState.WAITING and row.relay not in self._scheduler.lanes:
-                route = next((r for r, indexes in self._s.route(message) if row.index in indexes), None)
+                # Released by a person, it is not held again by the rule that held it.
+                routes = self._s.route_released if what is Move.RELEASE else self._s.route
+                route = next((r for r, indexes in routes(message) if row.index in indexes), None)
                 if route is None or route.held:
                     return None
                 relay = route.relays[0]

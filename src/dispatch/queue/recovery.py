@@ -6,7 +6,8 @@ order of the writes (see the package) makes the answer simple: *ledger beats par
 - The ledger is replayed from the last checkpoint, or from where the parked store had followed it, if
   that is earlier. Changes that the parked store had not made yet are made now.
 - A delivery of the log that the ledger has settled, or that the parked store holds, is not the log's.
-- *Sending* without an outcome: uncertain. The uncertain policy decides; nothing fails over by itself.
+- *Sending* without an outcome: uncertain. The uncertain policy decides; nothing fails over by itself, so what
+  was tried stays with its relay, also where the settings have another route for it now.
 - A record that cannot be read is passed over, loudly: a damaged ledger costs repeats, never the start. A mail
   record that an earlier version could not read stays in the log until one can.
 - A power cut takes out what the ledger was told since its last sync, and with it who was tried. Whoever may
@@ -35,8 +36,9 @@ class Recovered(NamedTuple):
     cursor: Lsn
     """Everything below was taken up."""
     standing: list[Standing]
-    sent: dict[MessageId, set[int]]
-    """*Sending* without an outcome: uncertain, whoever owns them."""
+    sent: dict[MessageId, dict[int, str]]
+    """*Sending* without an outcome, and to which relay, empty where nobody knows: uncertain, whoever owns
+    them."""
     claimed: dict[MessageId, set[int]]
     """Parked deliveries that stood in line: after a power cut they may have been tried without a trace."""
     changes: list[Change]

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import msgspec
+
 from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.ids import MessageId
 from dispatch.mail.message import Message
@@ -110,7 +112,8 @@ class Replay:
     def __init__(self, parked_through: Lsn) -> None:
         self.cursor = Lsn(0)
         self.live: dict[MessageId, Tracked] = {}
-        self.sent: dict[MessageId, set[int]] = {}
+        self.sent: dict[MessageId, dict[int, str]] = {}
+        """*Sending* without an outcome: to which relay, empty where nobody knows."""
         self.claimed: dict[MessageId, set[int]] = {}
         """Parked deliveries that stood in line, or were tried: no record has followed."""
         self.unreadable: list[Lsn] = []
@@ -138,7 +141,7 @@ class Replay:
                 self.live[record.message.id] = Tracked(record.mail_lsn, set(), recipients=recipients)
                 self.cursor = max(self.cursor, record.mail_next)
             case Sending():
-                _add(self.sent, record)
+                self._send(record)
             case Claimed():
                 for placed in record.placed:
                     _add(self.claimed, placed)
@@ -163,14 +166,20 @@ class Replay:
         self.unreadable = [live.mail_lsn for live in checkpoint.live if live.id == NO_ID]
         self.sent, self.claimed = {}, {}
         for placed in checkpoint.sent:
-            _add(self.sent, placed)
+            self._send(placed)
         for placed in checkpoint.claimed:
             _add(self.claimed, placed)
 
+    def _send(self, some: Sending | Placed) -> None:
+        self.sent.setdefault(some.id, {}).update(dict.fromkeys(some.indexes, some.relay))
+
     def _heard(self, message_id: MessageId, indexes: tuple[int, ...], state: DeliveryState) -> None:
         _take_out(self.claimed, message_id, indexes)
-        if state is not DeliveryState.UNCERTAIN:
-            _take_out(self.sent, message_id, indexes)
+        if state is not DeliveryState.UNCERTAIN and (sent := self.sent.get(message_id)) is not None:
+            for index in indexes:
+                sent.pop(index, None)
+            if not sent:
+                del self.sent[message_id]
         if not needs_content(state):
             self._gone(message_id, indexes)
 
@@ -188,7 +197,7 @@ class Replay:
             self.missed.append(record)
 
 
-def _add(to: dict[MessageId, set[int]], some: Placed | Sending) -> None:
+def _add(to: dict[MessageId, set[int]], some: Placed) -> None:
     to.setdefault(some.id, set()).update(some.indexes)
 
 
@@ -200,12 +209,19 @@ def _take_out(of: dict[MessageId, set[int]], message_id: MessageId, indexes: tup
             del of[message_id]
 
 
+def at_relay(row: ParkedDelivery, relay: str) -> ParkedDelivery:
+    return row if row.relay == relay else msgspec.structs.replace(row, relay=relay)
+
+
 def follow_record(rows: dict[int, ParkedDelivery], record: Attempted | Moved) -> dict[int, ParkedDelivery]:
-    """The rows that the record is about, as it leaves them; rows that are not there stay away."""
+    """The rows that the record is about, as it leaves them; rows that are not there stay away.
+
+    What was tried stays with the relay that tried it, whatever route it was given again after a restart.
+    """
     match record:
         case Attempted():
             return {
-                index: after_result(rows[index], result, record.at_ms)
+                index: after_result(at_relay(rows[index], record.relay), result, record.at_ms)
                 for result in record.results
                 for index in result.indexes
                 if index in rows

@@ -10,7 +10,7 @@ uncertain still looks like one that is due.
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Set
 
 import msgspec
 
@@ -20,7 +20,7 @@ from dispatch.mail.message import ContentFile
 from dispatch.queue.in_hand import Suspect
 from dispatch.queue.moves import after_move
 from dispatch.queue.recovery import Recovered
-from dispatch.queue.replay import Standing, follow_record
+from dispatch.queue.replay import Standing, at_relay, follow_record
 from dispatch.queue.scheduler import Scheduler, Seams
 from dispatch.queue.settle import settle_by_policy
 from dispatch.queue.trial import Trial
@@ -44,7 +44,10 @@ class Resumption:
         self._store = store
         self._now_ms = now_ms
         self._suspects = {suspect.id: suspect for suspect in seams.in_hand.suspects()}
-        self._tried: list[tuple[Suspect, Work]] = []
+        self._tried: dict[MessageId, list[Work]] = {}
+        """What runs alone of each suspect: a work for each relay that it waits for."""
+        self._set_aside: set[MessageId] = set()
+        """Quarantined, and told of."""
         self._power = False
 
     def run(self, recovered: Recovered, *, power: bool) -> None:
@@ -58,22 +61,20 @@ class Resumption:
         if recovered.changes:
             freed = self._store.apply(recovered.changes, self._s.book.durable_lsn)
         for standing in recovered.standing:
-            self._stand(standing, recovered.sent.get(standing.message.id, set()))
+            self._stand(standing, recovered.sent.get(standing.message.id, {}))
         self._scheduler.abandoned(freed)
         for entry in recovered.unreadable:
             self._scheduler.take(entry)
         claimed = recovered.claimed if power else {}
         for message_id in recovered.sent.keys() | claimed.keys() | self._suspects.keys():
-            sent, doubtful = recovered.sent.get(message_id, set()), claimed.get(message_id, set())
-            self._mend_parked(message_id, sent, doubtful)
-        on_trial = {work.message.id for _, work in self._tried}
-        parked = [suspect for suspect in self._suspects.values() if suspect.id not in on_trial]
-        self._s.book.once_durable(partial(self._claim_suspects, parked))
+            sent, doubtful = recovered.sent.get(message_id, {}), claimed.get(message_id, set())
+            self._mend_parked(message_id, sent.keys(), doubtful)
+        self._s.book.once_durable(self._claim_suspects)
 
     # ---------------------------------------------------------------- what the log owns
 
-    def _stand(self, standing: Standing, sent: set[int]) -> None:
-        """A message that is still the log's."""
+    def _stand(self, standing: Standing, sent: dict[int, str]) -> None:
+        """A message that is still the log's. What was tried stays with its relay; the rest is routed anew."""
         message = standing.message
         # Whether the parked store needs the content file, too, is not known here: it will be asked.
         owner = self._scheduler.custody.own(standing.lsn, message, standing.gone, shared_file=True)
@@ -85,8 +86,10 @@ class Resumption:
             found = {row.index: row for row in fresh_deliveries(message, left, relay)}
             for record in standing.history:
                 found.update(follow_record(found, record))
+            for index in sent.keys() & found.keys():
+                found[index] = at_relay(found[index], sent[index] or found[index].relay)
             doubtful = {index for index, row in found.items() if row.relay} if self._power else set()
-            moves = self._mend(message.id, found, sent, doubtful)
+            moves = self._mend(message.id, found, sent.keys(), doubtful)
             owner.history += moves
             for index, row in found.items():
                 held = row.state is _WAITING and not row.relay
@@ -99,8 +102,8 @@ class Resumption:
         suspect = self._suspects.get(message.id)
         for group in by_relay(tuple(rows.values())):
             waiting = tuple(row for row in group if row.state is _WAITING)
-            if suspect is not None and waiting and not self._on_trial(message.id):
-                self._tried.append((suspect, Work(message, waiting, content, owner)))
+            if suspect is not None and waiting:
+                self._tried.setdefault(message.id, []).append(Work(message, waiting, content, owner))
                 due = waiting
             else:
                 due = tuple(row for row in waiting if row.due_ms <= self._now_ms)
@@ -110,12 +113,9 @@ class Resumption:
             if rest:
                 self._scheduler.custody.park(Work(message, rest, content, owner))
 
-    def _on_trial(self, message_id: MessageId) -> bool:
-        return bool(self._tried) and self._tried[-1][1].message.id == message_id
-
     # ---------------------------------------------------------------- what the parked store owns
 
-    def _mend_parked(self, message_id: MessageId, sent: set[int], doubtful: set[int]) -> None:
+    def _mend_parked(self, message_id: MessageId, sent: Set[int], doubtful: set[int]) -> None:
         parked = self._store.get(message_id, content=False)
         if parked is None:
             return
@@ -126,35 +126,30 @@ class Resumption:
         if changed:
             self._scheduler.custody.change(Update(message_id, changed))
 
-    def _claim_suspects(self, parked: list[Suspect]) -> None:
+    def _claim_suspects(self) -> None:
         """Behind every change that was made above; then the trial begins, or the usual work."""
-        ids = [suspect.id for suspect in parked if not suspect.guilty]
+        ids = [suspect.id for suspect in self._suspects.values() if not suspect.guilty]
+        found: list[ParkedMessage] = []
 
-        def failed(_: Exception) -> None:
-            # The store cannot say. Mail does not stand still for that: they go on in company.
-            claimed([])
+        def claim(store: ParkedStore) -> None:
+            for message_id in ids:
+                # A claim takes what waits for one relay.
+                while (parked := store.claim_message(message_id)) is not None:
+                    found.append(parked)
 
-        def claimed(found: list[ParkedMessage | None]) -> None:
-            taken = {message.message.id: message for message in found if message is not None}
-            for suspect in parked:
-                message = taken.get(suspect.id)
-                if message is None:
-                    # Settled in the meantime, quarantined, or not waiting.
-                    self._s.in_hand.clear(suspect.slot)
-                    continue
-                self._tried.append((suspect, parked_work(message)))
-            self._scheduler.announce([work for _, work in self._tried if work.owner is None], self._begin)
+        def claimed(_: object) -> None:
+            # Also where the store failed: mail does not stand still for that. The others go on in company.
+            for parked in found:
+                self._tried.setdefault(parked.message.id, []).append(parked_work(parked))
+            works = [work for works in self._tried.values() for work in works if work.owner is None]
+            self._scheduler.announce(works, self._begin)
 
-        self._s.parking.ask(
-            lambda store: [store.claim_message(message_id) for message_id in ids],
-            claimed,
-            failed,
-        )
+        self._s.parking.ask(claim, claimed, claimed)
 
     # ---------------------------------------------------------------- uncertain, quarantined
 
     def _mend(
-        self, message_id: MessageId, rows: dict[int, ParkedDelivery], sent: set[int], doubtful: set[int]
+        self, message_id: MessageId, rows: dict[int, ParkedDelivery], sent: Set[int], doubtful: set[int]
     ) -> tuple[Moved, ...]:
         """What the end of the last run did to these deliveries; the records are written.
 
@@ -170,7 +165,8 @@ class Resumption:
             moves.append(moved)
         suspect = self._suspects.get(message_id)
         if suspect is not None and suspect.guilty:
-            waiting = tuple(index for index, row in rows.items() if row.state is _WAITING)
+            # What has no relay is going to be held: it was not in hand.
+            waiting = tuple(index for index, row in rows.items() if row.state is _WAITING and row.relay)
             if waiting:
                 moved = self._quarantine(suspect, waiting)
                 moves.append(moved)
@@ -191,6 +187,7 @@ class Resumption:
                     DeliveryState.UNCERTAIN,
                     "recovery",
                     LOST_REPLY,
+                    relay=delivery.relay or None,
                 )
             )
             delivery = after_move(delivery, records[0])
@@ -203,6 +200,7 @@ class Resumption:
             self._now_ms,
             self._s.chance.uniform(),
         )
+        policy = msgspec.structs.replace(policy, relay=delivery.relay or None)
         if policy.move is Move.RETRY and message_id in self._suspects:
             # It is tried alone, first of all: who is innocent must not wait in the shadow of a suspicion.
             policy = msgspec.structs.replace(policy, due_ms=self._now_ms)
@@ -214,10 +212,10 @@ class Resumption:
 
     def _doubt(self, message_id: MessageId, deliveries: list[ParkedDelivery]) -> list[Moved]:
         """They wait on as they did; that they may have been tried is on record before they are again."""
-        together: dict[int, list[int]] = {}
+        together: dict[tuple[int, str], list[int]] = {}
         for delivery in deliveries:
             if delivery.state is _WAITING:
-                together.setdefault(delivery.due_ms, []).append(delivery.index)
+                together.setdefault((delivery.due_ms, delivery.relay), []).append(delivery.index)
         records = [
             Moved(
                 self._now_ms,
@@ -228,9 +226,10 @@ class Resumption:
                 "recovery",
                 LOST_POWER,
                 due_ms,
+                relay or None,
                 power=True,
             )
-            for due_ms, indexes in together.items()
+            for (due_ms, relay), indexes in together.items()
         ]
         for record in records:
             self._s.book.write(record)
@@ -240,20 +239,31 @@ class Resumption:
         state = DeliveryState.QUARANTINED
         moved = Moved(self._now_ms, suspect.id, indexes, Move.QUARANTINE, state, "recovery", POISON)
         self._s.book.write(moved)
-        self._s.alarm("message_quarantined", id=spool_form(suspect.id), reason=POISON)
+        if suspect.id not in self._set_aside:
+            self._set_aside.add(suspect.id)
+            self._s.alarm("message_quarantined", id=spool_form(suspect.id), reason=POISON)
         return moved
 
     # ---------------------------------------------------------------- the trial
 
     def _begin(self) -> None:
-        if self._tried:
+        line: list[tuple[Suspect, Work]] = []
+        for suspect in self._suspects.values():
+            works = self._tried.get(suspect.id)
+            if works is None:
+                # Settled in the meantime, quarantined, or not waiting.
+                self._s.in_hand.clear(suspect.slot)
+                continue
+            self._s.in_hand.share(suspect.slot, len(works))
+            line += [(suspect, work) for work in works]
+        if line:
             scheduler = self._scheduler
 
             def over() -> None:
                 scheduler.trial = None
                 scheduler.look_again()
 
-            scheduler.trial = Trial(self._s.clock, self._s.in_hand, self._tried, self._start, over)
+            scheduler.trial = Trial(self._s.clock, self._s.in_hand, line, self._start, over)
             self._s.clock.call_later(0, scheduler.trial.next)
         self._scheduler.thaw()
 

@@ -35,7 +35,7 @@ from dispatch.policy.breaker import BreakerState
 from dispatch.policy.routing import Route
 from dispatch.policy.schedule import RetryPlan
 from dispatch.policy.verdict import judge
-from dispatch.ports import Chance, Clock, Entry, LogReader, Lsn, Transaction
+from dispatch.ports import Chance, Clock, Entry, Leave, LogReader, Lsn, Transaction
 from dispatch.queue.book import Book
 from dispatch.queue.custody import Custody
 from dispatch.queue.in_hand import InHand
@@ -71,6 +71,8 @@ class Seams(NamedTuple):
     in_hand: InHand
     route: Callable[[Message], tuple[tuple[Route, tuple[int, ...]], ...]]
     """The routes of a message and the recipients that take each."""
+    route_released: Callable[[Message], tuple[tuple[Route, tuple[int, ...]], ...]]
+    """The same as if no rule held mail: for what a person released."""
     plan: RetryPlan
     """For deliveries whose relay is configured no more."""
     measure: Callable[[ContentFile, Callable[[ContentFile | Fault], None]], None]
@@ -104,6 +106,8 @@ class Scheduler:
         self.under_way: dict[Work, None] = {}
         self._announced: dict[int, list[Work]] = {}
         """What is in hand from the parked store, and is not on record durably."""
+        self._leaving: list[Leave] = []
+        """What only waits for its *sending* to leave the process."""
         self._turning = False
         self.stopping = False
         self._frozen = 0
@@ -190,7 +194,7 @@ class Scheduler:
         ):
             return
         now_s = self._s.clock.monotonic()
-        while self._s.in_hand.room and lane.slots(now_s) > 0 and (work := lane.ready.pop()) is not None:
+        while self._s.in_hand.room and lane.slots(now_s) > 0 and (work := lane.take()) is not None:
             work.slot = self._s.in_hand.note(work.message.id)
             self.start(lane, work, now_s)
         if lane.wants_more(now_s, self._now_ms()):
@@ -207,7 +211,7 @@ class Scheduler:
         """Hand it to the relay; `_finished` follows, whatever happens."""
         work.started_s = now_s
         work.started_ms = self._now_ms()
-        lane.in_flight += 1
+        lane.began(work)
         lane.breaker.started(now_s)
         self.under_way[work] = None
         content = work.content
@@ -234,21 +238,42 @@ class Scheduler:
         transaction = Transaction(work.message, work.indexes, content, self._sending, work)
         lane.relay.start(transaction, partial(self._done, lane, work))
 
-    def _sending(self, transaction: Transaction) -> None:
-        """The end of data is about to leave: from here on, no reply means uncertain (RFC 1047)."""
+    def _sending(self, transaction: Transaction, leave: Leave) -> None:
+        """The end of data is about to leave: from then on, no reply means uncertain (RFC 1047)."""
         work = transaction.tag
         assert isinstance(work, Work)
-        work.sent = True
-        self._s.book.write(Sending(self._now_ms(), work.message.id, work.indexes, work.relay))
-        self._s.book.flush()
+        if not work.sent:
+            work.sent = True
+            self._s.book.write(Sending(self._now_ms(), work.message.id, work.indexes, work.relay))
+        if not self._leaving:
+            self._s.clock.call_later(0, self._let_leave)
+        self._leaving.append(leave)
+
+    def _let_leave(self) -> None:
+        """One write for all that became ready in this turn of the loop: under load they come in crowds."""
+        leaving, self._leaving = self._leaving, []
+        fault: Exception | None = None
+        try:
+            self._s.book.flush()
+        except Exception as error:
+            # Whatever it was: nobody may be left waiting.
+            fault = error
+        each = iter(leaving)
+        try:
+            for leave in each:
+                leave(fault)
+        finally:
+            # Where one raised, its trouble stays its own.
+            if rest := list(each):
+                self._leaving += rest
+                self._s.clock.call_later(0, self._let_leave)
 
     def _claim(self, lane: Lane) -> None:
         lane.claiming = True
-        room = lane.rules.ready_max - len(lane.ready)
         self._s.parking.claim(
             lane.rules.name,
             self._now_ms(),
-            min(room, CLAIM_MAX),
+            min(lane.ready.room, CLAIM_MAX),
             max(lane.ready_bytes_max - lane.ready.bytes, 1),
             partial(self._claimed, lane),
         )
@@ -308,7 +333,7 @@ class Scheduler:
 
     def _finished(self, lane: Lane, work: Work, report: Report) -> None:
         now_s, now_ms = self._s.clock.monotonic(), self._now_ms()
-        lane.in_flight -= 1
+        lane.ended(work)
         del self.under_way[work]
         if self._cut_short(lane, work, report):
             if not self.stopping:
@@ -316,7 +341,7 @@ class Scheduler:
         else:
             outcomes = judge(report, captured=lane.rules.captures)
             chance = self._s.chance.uniform()
-            self._learn(lane, outcomes, report, now_s, chance)
+            self._learn(lane, work, outcomes, report, now_s, chance)
             decision = decide(
                 work,
                 report,
@@ -344,10 +369,16 @@ class Scheduler:
         return not work.sent and report.fault is not None and not any(report.replies)
 
     def _learn(
-        self, lane: Lane, outcomes: tuple[Outcome, ...], report: Report, now_s: float, chance: float
+        self,
+        lane: Lane,
+        work: Work,
+        outcomes: tuple[Outcome, ...],
+        report: Report,
+        now_s: float,
+        chance: float,
     ) -> None:
         before = lane.breaker.state
-        lane.learn(outcomes, report, now_s, chance)
+        lane.learn(outcomes, report, now_s, chance, large=work.large)
         after = lane.breaker.state
         if after is before:
             return

@@ -46,7 +46,8 @@ def search_mail(ledger: LogReader, mail: LogReader, replay: Replay, store: Parke
             continue
         tracked = replay.live.get(message_id)
         if tracked is None:
-            replay.sent.setdefault(message_id, set()).update(left)
+            sent = replay.sent.setdefault(message_id, {})
+            sent.update({index: "" for index in left if index not in sent})
         history = () if tracked is None else tuple(tracked.history)
         standing.append(Standing(lsn, message, content, tuple(sorted(gone[message_id])), history))
     return standing

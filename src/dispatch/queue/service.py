@@ -43,7 +43,9 @@ class DeliveryService:
         store: ParkedStore,
         workers: tuple[Worker, ...],
         doors: tuple[Orderly, Listening],
+        stopped: Callable[[], None],
     ) -> None:
+        """`stopped` is called at the end of a stop that left nothing under way."""
         self.scheduler = scheduler
         self._housekeeping = housekeeping
         self._s = seams
@@ -51,6 +53,7 @@ class DeliveryService:
         self._store = store
         self._workers = workers
         self._bus, self._hints = doors
+        self._stopped = stopped
         self._retiring: set[asyncio.Task[None]] = set()
         self._changed: Callable[[], bool] = lambda: False
         self._apply: Callable[[], None] = lambda: None
@@ -115,3 +118,4 @@ class DeliveryService:
         self._ledger.close()
         if not self.scheduler.under_way:
             self._s.in_hand.close()
+            self._stopped()

@@ -53,7 +53,17 @@ class LogOwned:
 class Work:
     """One message and those of its deliveries that go to one relay: waiting for a slot, or under way."""
 
-    __slots__ = ("content", "deliveries", "message", "owner", "sent", "slot", "started_ms", "started_s")
+    __slots__ = (
+        "content",
+        "deliveries",
+        "large",
+        "message",
+        "owner",
+        "sent",
+        "slot",
+        "started_ms",
+        "started_s",
+    )
 
     def __init__(
         self,
@@ -65,6 +75,8 @@ class Work:
         self.message = message
         self.deliveries = deliveries
         self.content = content
+        self.large = not isinstance(content, bytes)
+        """Its content is a file, and takes long to send."""
         self.owner = owner
         """None: the parked store owns it."""
         self.started_s = 0.0

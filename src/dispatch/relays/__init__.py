@@ -1,7 +1,7 @@
 """Station 4: hand messages to upstreams and report what each recipient was answered.
 
-Every relay implements `ports.Relay`: it is given transactions, calls `sending` directly before the end of
-the content leaves, and reports once. None of them judges (`policy.verdict` does), retries later or chooses
+Every relay implements `ports.Relay`: it is given transactions, asks with `sending` before the end of the
+content leaves, and reports once. None of them judges (`policy.verdict` does), retries later or chooses
 another relay (the queue does).
 
 - `smart_host`       the settings of an SMTP upstream

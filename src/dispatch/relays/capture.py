@@ -13,6 +13,7 @@ import asyncio
 import errno
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from dispatch.mail.message import ContentFile
@@ -33,6 +34,17 @@ Done = Callable[[Transaction, Report], None]
 class _Job(NamedTuple):
     transaction: Transaction
     done: Done
+
+
+class _Batch:
+    """What is written in one go, from the asking whether it may be until its reports."""
+
+    __slots__ = ("jobs", "unnoted")
+
+    def __init__(self, jobs: list[_Job]) -> None:
+        self.jobs = jobs
+        self.unnoted = len(jobs)
+        """Of so many the queue has yet to say whether they are on record as sending."""
 
 
 class CaptureRelay:
@@ -56,7 +68,7 @@ class CaptureRelay:
         self._open_content = open_content
         self._max_concurrency = max_concurrency
         self._waiting: deque[_Job] = deque()
-        self._writing: list[_Job] = []
+        self._batch: _Batch | None = None
         self._woken = False
         self._closing = False
         self._empty = asyncio.Event()
@@ -64,59 +76,71 @@ class CaptureRelay:
     def free(self) -> int:
         if self._closing:
             return 0
-        return max(0, self._max_concurrency - len(self._waiting) - len(self._writing))
+        writing = 0 if self._batch is None else len(self._batch.jobs)
+        return max(0, self._max_concurrency - len(self._waiting) - writing)
 
     def start(self, transaction: Transaction, done: Done) -> None:
         self._waiting.append(_Job(transaction, done))
-        if not self._woken and not self._writing:
-            self._woken = True
-            self._clock.call_later(0, self._write)
+        if not self._woken and self._batch is None:
+            self._wake()
 
     async def close(self, grace_s: float) -> None:
         self._closing = True
         self._give_up_waiting()
-        if self._writing:
+        if self._batch is not None:
             self._empty.clear()
             timer = self._clock.call_later(grace_s, self._empty.set)
             await self._empty.wait()
             timer.cancel()
-        writing, self._writing = self._writing, []
-        for job in writing:
-            _report(job, Stage.END_OF_DATA, Fault(FaultKind.TIMEOUT, "the disk did not answer in time"))
+        batch, self._batch = self._batch, None
+        if batch is None:
+            return
+        stage = Stage.CONTENT if batch.unnoted else Stage.END_OF_DATA
+        for job in batch.jobs:
+            _report(job, stage, Fault(FaultKind.TIMEOUT, "the disk did not answer in time"))
 
     def _give_up_waiting(self) -> None:
         while self._waiting:
             _report(self._waiting.popleft(), Stage.CONNECT, Fault(FaultKind.DROPPED, "the relay is closing"))
 
-    def _write(self) -> None:
-        """Take the next batch to the worker."""
+    def _wake(self) -> None:
+        self._woken = True
+        self._clock.call_later(0, self._gather)
+
+    def _gather(self) -> None:
+        """Ask whether the next batch may be written."""
         self._woken = False
         if self._closing:
             self._give_up_waiting()
             return
-        batch: list[_Job] = []
-        while self._waiting and len(batch) < BATCH_MAX:
-            job = self._waiting.popleft()
-            try:
-                job.transaction.sending(job.transaction)
-            except Exception as error:
-                fault = Fault(FaultKind.CONTENT_UNREADABLE, f"not noted as sending: {error!r}")
-                _report(job, Stage.CONTENT, fault)
-            else:
-                batch.append(job)
-        if not batch:
+        jobs = [self._waiting.popleft() for _ in range(min(BATCH_MAX, len(self._waiting)))]
+        if not jobs:
             return
-        self._writing = batch
-        captured_ms = int(self._clock.wall() * 1000)
+        self._batch = batch = _Batch(jobs)
+        for job in jobs:
+            job.transaction.sending(job.transaction, partial(self._noted, batch, job))
 
-        def written(results: list[OSError | None] | Exception) -> None:
-            self._written(batch, results)
+    def _noted(self, batch: _Batch, job: _Job, error: Exception | None) -> None:
+        """Take the batch to the worker when the last of it is on record."""
+        if self._batch is not batch:
+            return  # closed meanwhile, and reported
+        batch.unnoted -= 1
+        if error is not None:
+            batch.jobs.remove(job)
+            fault = Fault(FaultKind.CONTENT_UNREADABLE, f"not noted as sending: {error!r}")
+            _report(job, Stage.CONTENT, fault)
+        if batch.unnoted:
+            return
+        if not batch.jobs:
+            self._batch = None
+            self._go_on()
+            return
+        jobs, captured_ms = batch.jobs, int(self._clock.wall() * 1000)
+        self._worker.call(lambda: self._store(jobs, captured_ms), partial(self._written, batch))
 
-        self._worker.call(lambda: self._store(batch, captured_ms), written)
-
-    def _store(self, batch: list[_Job], captured_ms: int) -> list[OSError | None]:
+    def _store(self, jobs: list[_Job], captured_ms: int) -> list[OSError | None]:
         """On the worker: what went wrong with each, None where all is well."""
-        results = [self._store_one(job.transaction, captured_ms) for job in batch]
+        results = [self._store_one(job.transaction, captured_ms) for job in jobs]
         try:
             self._disk.sync_folder(self._folder)
         except OSError as error:
@@ -144,15 +168,18 @@ class CaptureRelay:
             return error
         return None
 
-    def _written(self, batch: list[_Job], results: list[OSError | None] | Exception) -> None:
-        if self._writing is not batch:
+    def _written(self, batch: _Batch, results: list[OSError | None] | Exception) -> None:
+        if self._batch is not batch:
             return  # closed meanwhile, and reported
-        self._writing = []
-        for position, job in enumerate(batch):
+        self._batch = None
+        for position, job in enumerate(batch.jobs):
             _answer(job, results if isinstance(results, Exception) else results[position])
-        if self._waiting and not self._writing and not self._woken:
-            self._write()
-        if not self._writing:
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._waiting and self._batch is None and not self._woken:
+            self._gather()
+        if self._batch is None:
             self._empty.set()
 
 

@@ -6,8 +6,9 @@ message.
 
 Rules:
 
-- `sending` is called directly before `end_content`, which is the only call that puts an end of data into
-  the output; both happen before the output is written. If it raises, no end of data exists.
+- `end_content` is the only call that puts an end of data into the output, and it is made in `_leave` alone:
+  when the queue has on record that this one is sending. Until then the content waits here, and with it all
+  that would come behind it; what ends the session meanwhile ends the wait.
 - One timer a connection. A step writes down a deadline; the timer is set anew only when the deadline
   comes before its turn, or when it fires early. Only a complete reply, or output of ours, moves the
   deadline: a peer that trickles bytes does not.
@@ -23,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, cast
 
 from dispatch.mail.message import ContentFile
@@ -278,7 +280,6 @@ class SmtpConnection(asyncio.Protocol):
         if last:
             self._stop_stream(exchange)
             self._end_content(exchange, block)
-            self._pump()
             return
         self._core.send_block(exchange, block)
         self._flush()
@@ -300,17 +301,20 @@ class SmtpConnection(asyncio.Protocol):
 
     def _end_content(self, exchange: Exchange[Job], framed: bytes) -> None:
         transaction = exchange.key.transaction
+        transaction.sending(transaction, partial(self._leave, exchange, framed))
+
+    def _leave(self, exchange: Exchange[Job], framed: bytes, error: Exception | None) -> None:
         core = self._core
-        try:
-            transaction.sending(transaction)
-        except Exception as error:
-            core.fail_content(
-                exchange, Fault(FaultKind.CONTENT_UNREADABLE, f"not noted as sending: {error!r}")
-            )
-            return
-        if self.prompt and core.room and not self.spent and (job := self._owner.behind()) is not None:
-            self._begin(job)
-        core.end_content(exchange, framed)
+        if not core.wants_content(exchange):
+            return  # the session ended, or it was taken back
+        if error is not None:
+            fault = Fault(FaultKind.CONTENT_UNREADABLE, f"not noted as sending: {error!r}")
+            core.fail_content(exchange, fault)
+        else:
+            if self.prompt and core.room and not self.spent and (job := self._owner.behind()) is not None:
+                self._begin(job)
+            core.end_content(exchange, framed)
+        self._pump()
 
     def _stop_stream(self, exchange: Exchange[Job]) -> None:
         if self._stream is not None and exchange is self._stream_exchange:

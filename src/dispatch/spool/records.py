@@ -129,6 +129,8 @@ class Placed(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     id: MessageId
     indexes: tuple[int, ...]
+    relay: str = ""
+    """Of what was sent: to which relay. Empty elsewhere, and where an earlier version wrote it."""
 
 
 class Parked(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="parked"):
@@ -162,7 +164,8 @@ class Moved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="moved")
     due_ms: int | None = None
     """Waiting again: from when on."""
     relay: str | None = None
-    """Waiting again: for which relay, where it is another one."""
+    """For which relay they wait, where it is another one, or where the records before may not say it: of a
+    delivery that stands in the log, only its attempts do."""
     power: bool = False
     """Waiting as before: they may have been tried without a trace when the machine lost power, *uncertain
     (power)*."""

@@ -41,6 +41,15 @@ def test_a_disabled_default_relay_holds_mail_and_never_takes_another() -> None:
     assert "gone" in chosen.hold_reason
 
 
+def test_released_mail_takes_the_route_that_it_would_have_without_rules_that_hold() -> None:
+    holding = rule("review", "example.net, example.com", priority=1, hold=True)
+    rules = router(holding, rule("ours", "example.net"), rule("gone", "example.com", "", "gone"))
+    assert rules.route("", "a@example.net").held
+    assert rules.released.route("", "a@example.net").relays == ("bulk",)
+    assert rules.released.route("", "a@example.org").relays == ("smarthost",)
+    assert rules.released.route("", "a@example.com").held, "no relay can take it"
+
+
 def test_a_disabled_default_relay_leaves_the_rules_alone() -> None:
     rules = router(rule("ours", "example.net"), default="gone")
     assert rules.route("", "a@example.net").relays == ("bulk",)

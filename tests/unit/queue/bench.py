@@ -16,7 +16,7 @@ from dispatch.mail.reply import Reply, reply
 from dispatch.mail.report import Fault, FaultKind, Report, Stage
 from dispatch.policy.breaker import Breaker
 from dispatch.policy.concurrency import Window
-from dispatch.policy.routing import Route
+from dispatch.policy.routing import Route, Routes
 from dispatch.policy.schedule import RetryPlan
 from dispatch.policy.uncertain import UncertainPolicy
 from dispatch.ports import AppendFault, Buffer, Entry, Lsn, Transaction
@@ -39,7 +39,12 @@ PLAN = RetryPlan((10.0,), retries_max=None, age_max_s=3600.0)
 TAKEN = reply(250, "2.0.0", "taken")
 LATER = reply(451, "4.3.0", "later")
 NEVER = reply(554, "5.7.1", "never")
+HOLDS = "a rule holds it"
 SLOTS = 8
+
+
+def leave(error: Exception | None) -> None:
+    """What a relay does when it may: here the test does it."""
 
 
 class HandLedger:
@@ -125,7 +130,7 @@ class HandRelay:
     def answer(self, *replies: Reply | None) -> None:
         """The end of data leaves, and is answered: one reply for all, one for each, or None for silence."""
         transaction, done = self.started.pop(0)
-        transaction.sending(transaction)
+        transaction.sending(transaction, leave)
         each = replies * len(transaction.indexes) if len(replies) == 1 else replies
         fault = None if all(each) else Fault(FaultKind.DROPPED, "silence")
         done(transaction, Report(Stage.END_OF_DATA, each, fault))
@@ -166,6 +171,8 @@ class Bench:
         self.mail = MemoryLog(clock=self.loop) if dead is None else dead.mail
         self._messages = 0 if dead is None else dead._messages
         self.uncertain = uncertain
+        self.dealt: tuple[str, ...] = ("relay",) if dead is None else dead.dealt
+        """Which relay gets the first recipient of each message, which the second, and so on; nobody: held."""
         self.store = FullStore.open(folder / "parked.db")
         self.book = Book(self.ledger)
         self.removed: list[str] = []
@@ -190,6 +197,7 @@ class Bench:
             parking=self.parking,
             in_hand=self.in_hand,
             route=self.route,
+            route_released=self.route_released,
             plan=PLAN,
             measure=lambda file, done: self.loop.post(partial(done, file)),
             remove_files=lambda files: self.removed.extend(file.name for file in files),
@@ -261,8 +269,27 @@ class Bench:
     def make_lane(self, name: str, relay: HandRelay, **rules: int) -> Lane:
         return Lane(LaneRules(name, PLAN, self.uncertain, **rules), relay, Breaker(), Window(8))  # type: ignore[arg-type]
 
-    def route(self, message: Message) -> tuple[tuple[Route, tuple[int, ...]], ...]:
-        return ((Route(("relay",), "test"), tuple(range(len(message.envelope.recipients)))),)
+    def add_relay(self, name: str) -> HandRelay:
+        """One more lane, beside `relay`."""
+        relay = HandRelay()
+        self.scheduler.lanes[name] = self.make_lane(name, relay)
+        return relay
+
+    def route(self, message: Message) -> Routes:
+        """The recipients in turn to `dealt`."""
+        return self._deal(message, self.dealt)
+
+    def route_released(self, message: Message) -> Routes:
+        return self._deal(message, tuple(name or "relay" for name in self.dealt))
+
+    def _deal(self, message: Message, names: tuple[str, ...]) -> Routes:
+        dealt: dict[str, list[int]] = {}
+        for index in range(len(message.envelope.recipients)):
+            dealt.setdefault(names[index % len(names)], []).append(index)
+        return tuple(
+            (Route((name,), "test") if name else Route((), "test", HOLDS), tuple(indexes))
+            for name, indexes in dealt.items()
+        )
 
     def message(self, recipients: int = 1, *, file: bool = False) -> Message:
         now_ms = int(self.loop.wall() * 1000)

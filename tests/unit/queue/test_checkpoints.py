@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.queue.bench import LATER, TAKEN, Bench
+from tests.unit.queue.bench import LATER, TAKEN, Bench, leave
 
 from dispatch.ports import Lsn
 from dispatch.spool.records import Attempted, Checkpoint, Parked
@@ -53,7 +53,7 @@ def test_what_was_sent_and_not_answered_is_in_the_checkpoint(bench: Bench) -> No
     message_id = bench.offer()
     transaction, _ = bench.relay.started[0]
     assert not last(bench).sent
-    transaction.sending(transaction)
+    transaction.sending(transaction, leave)
     assert [(placed.id, placed.indexes) for placed in last(bench).sent] == [(message_id, (0,))]
 
 

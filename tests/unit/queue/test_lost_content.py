@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.unit.queue.bench import LATER, NEVER, TAKEN, Bench
+from tests.unit.queue.bench import LATER, NEVER, TAKEN, Bench, leave
 
 from dispatch.mail.delivery import DeliveryState, Move
 from dispatch.mail.report import Fault, FaultKind, Report, Stage
@@ -67,7 +67,7 @@ def test_a_relay_that_reads_the_file_behind_sending_sets_it_aside_as_well(bench:
     """As the local inbox does."""
     message_id = bench.offer(file=True)
     transaction, _ = bench.relay.started[0]
-    transaction.sending(transaction)
+    transaction.sending(transaction, leave)
     bench.relay.fail(Stage.CONTENT, LOST)
     bench.loop.settle()
     assert [row.state for row in bench.rows(message_id)] == [DeliveryState.QUARANTINED]

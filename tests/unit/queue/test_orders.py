@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import pytest
-from tests.unit.queue.bench import LATER, TAKEN, Bench
+from tests.unit.queue.bench import HOLDS, LATER, TAKEN, Bench
 
 from dispatch.mail.delivery import DeliveryState, Move
 from dispatch.queue.requests import Done, Flush, ListQueue, Order, QueuePage, ShowMessage, Shown
@@ -149,3 +149,35 @@ def test_a_delivery_under_way_is_listed_once(bench: Bench) -> None:
     assert [(row.id, row.state) for row in page.deliveries] == [(message_id, "attempting")]
     shown = cast(Shown, bench.order(ShowMessage(message_id, content=True)))  # type: ignore[arg-type]
     assert [row.state for row in shown.deliveries] == ["waiting"] or shown.content
+
+
+def test_what_a_rule_holds_goes_when_a_person_releases_it_though_the_rule_stands(bench: Bench) -> None:
+    bench.dealt = ("",)
+    message_id = bench.offer()
+    (row,) = bench.rows(message_id)
+    assert (row.state, row.relay, row.reason) == (DeliveryState.HELD, "", HOLDS)
+    assert bench.order(Order("release", ALL)) == Done(1, 0, 0)
+    bench.loop.advance(1.0)
+    assert [transaction.message.id for transaction, _ in bench.relay.started] == [message_id]
+    (record,) = bench.of(Moved)
+    assert isinstance(record, Moved)
+    assert (record.move, record.by, record.relay) == (Move.RELEASE, "operator", "relay")
+    bench.relay.answer(LATER)
+    bench.loop.advance(12.0)
+    assert len(bench.relay.started) == 1, "it was released for good"
+
+
+def test_what_a_rule_holds_is_not_let_go_by_a_retry(bench: Bench) -> None:
+    bench.dealt = ("",)
+    message_id = bench.offer()
+    assert bench.order(Order("retry", ALL)) == Done(0, 0, 1)
+    bench.loop.advance(1.0)
+    assert not bench.relay.started and bench.rows(message_id)[0].state is DeliveryState.HELD
+
+
+def test_what_no_relay_can_take_stays_held_when_it_is_released(bench: Bench) -> None:
+    bench.dealt = ("",)
+    held = bench.route
+    bench.orders._s = bench.seams._replace(route_released=held)
+    bench.offer()
+    assert bench.order(Order("release", ALL)) == Done(0, 0, 1)

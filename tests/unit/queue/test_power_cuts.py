@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import msgspec
-from tests.unit.queue.bench import LATER, TAKEN, Bench
+from tests.unit.queue.bench import LATER, TAKEN, Bench, leave
 
 from dispatch.mail.delivery import DeliveryState, Move
 from dispatch.mail.ids import MessageId
@@ -45,7 +45,7 @@ def send(bench: Bench) -> None:
     """The end of data of what was started first leaves, and the ledger is not synced any more."""
     bench.ledger.by_itself = False
     transaction, _ = bench.relay.started[0]
-    transaction.sending(transaction)
+    transaction.sending(transaction, leave)
 
 
 def started(bench: Bench) -> list[MessageId]:
@@ -129,7 +129,7 @@ def test_what_is_known_to_have_been_sent_is_uncertain_and_not_marked_as_well(ben
     bench.offer()
     claim(bench)
     for transaction, _ in bench.relay.started:
-        transaction.sending(transaction)
+        transaction.sending(transaction, leave)
     bench.loop.settle()
     after = bench.cut_power().resume(power=True)
     assert not marks(after)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from tests.unit.queue.bench import LATER, NEVER, SLOTS, TAKEN, Bench
+from tests.unit.queue.bench import LATER, NEVER, SLOTS, TAKEN, Bench, leave
 
 from dispatch.mail.delivery import DeliveryState, Move
 from dispatch.ports import Lsn
@@ -39,7 +39,7 @@ def test_what_was_not_sent_is_tried_again_without_a_word(bench: Bench) -> None:
 def test_what_was_sent_and_parked_is_uncertain_and_held_where_the_policy_says_so(bench: Bench) -> None:
     change = park(bench)
     transaction, _ = bench.relay.started[0]
-    transaction.sending(transaction)
+    transaction.sending(transaction, leave)
     after = bench.kill("hold").resume()
     after.loop.advance(30.0)
     assert moves(after) == [Move.LOSE_REPLY, Move.HOLD]
@@ -52,7 +52,7 @@ def test_what_was_sent_and_parked_is_uncertain_and_held_where_the_policy_says_so
 def test_what_was_sent_from_the_log_is_uncertain_and_held_where_the_policy_says_so(bench: Bench) -> None:
     message_id = bench.offer(2)
     transaction, _ = bench.relay.started[0]
-    transaction.sending(transaction)
+    transaction.sending(transaction, leave)
     after = bench.kill("hold").resume()
     after.loop.advance(30.0)
     assert moves(after) == [Move.LOSE_REPLY, Move.HOLD] * 2
@@ -63,7 +63,7 @@ def test_what_was_sent_from_the_log_is_uncertain_and_held_where_the_policy_says_
 def test_nothing_starts_before_what_became_uncertain_is_durable(bench: Bench) -> None:
     park(bench)
     transaction, _ = bench.relay.started[0]
-    transaction.sending(transaction)
+    transaction.sending(transaction, leave)
     after = bench.kill()
     after.ledger.by_itself = False
     after.resume()
@@ -76,13 +76,13 @@ def test_nothing_starts_before_what_became_uncertain_is_durable(bench: Bench) ->
 
 
 def test_two_transactions_of_one_message_are_both_uncertain(bench: Bench) -> None:
-    """The checkpoint names the message twice."""
+    """The checkpoint names the message twice; the first part an earlier version wrote, without its relay."""
     change = park(bench, 2)
-    placed = (Placed(change.id, (0,)), Placed(change.id, (1,)))
+    placed = (Placed(change.id, (0,)), Placed(change.id, (1,), "relay"))
     bench.book.write(Checkpoint(0, bench.scheduler.cursor, (), placed))
     bench.ledger.sync()
     recovered = recover(bench.ledger, Lsn(0), bench.seams.mail, bench.store)
-    assert recovered.sent == {change.id: {0, 1}}
+    assert recovered.sent == {change.id: {0: "", 1: "relay"}}
 
 
 def test_an_uncertain_outcome_without_its_policy_is_completed(bench: Bench) -> None:

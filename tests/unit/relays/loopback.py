@@ -11,7 +11,7 @@ from dispatch.mail.envelope import Envelope, Recipient
 from dispatch.mail.ids import new_message_id
 from dispatch.mail.message import ContentFile, Message, Origin, Summary
 from dispatch.mail.report import Report
-from dispatch.ports import Transaction
+from dispatch.ports import Leave, Transaction
 from dispatch.relays.smart_host import SmartHost, Timeouts
 from dispatch.relays.smtp import SmtpRelay
 from dispatch.runtime.machine import SystemClock, SystemDisk, SystemWorker
@@ -85,11 +85,13 @@ class LoopbackSite:
             size,
         )
         ended: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
-        transaction = Transaction(
-            message, tuple(range(len(paths))), content, lambda sent: self.sending.append(sent.tag), tag
-        )
+        transaction = Transaction(message, tuple(range(len(paths))), content, self._sending, tag)
         self.relay.start(transaction, lambda _, report: ended.set_result(report))
         return ended
+
+    def _sending(self, transaction: Transaction, leave: Leave) -> None:
+        self.sending.append(transaction.tag)
+        asyncio.get_running_loop().call_soon(leave, None)
 
     async def send(self, content: bytes | ContentFile = CONTENT, *recipients: str) -> Report:
         return await asyncio.wait_for(self.start(content, *recipients), 20)

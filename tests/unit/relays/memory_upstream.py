@@ -13,7 +13,7 @@ from dispatch.mail.envelope import Envelope, Recipient
 from dispatch.mail.ids import new_message_id
 from dispatch.mail.message import ContentFile, Message, Origin, Summary
 from dispatch.mail.report import Report
-from dispatch.ports import File, Transaction
+from dispatch.ports import File, Leave, Transaction
 from dispatch.relays.smart_host import SmartHost
 from dispatch.relays.smtp import SmtpRelay
 
@@ -24,9 +24,10 @@ GROUP = b"MAIL FROM:<a@a.example> SIZE=%d\r\nRCPT TO:<b@b.example>\r\nDATA\r\n"
 class MemoryConnection(asyncio.Transport):
     """The host's end of one connection."""
 
-    def __init__(self, protocol: asyncio.Protocol, number: int) -> None:
+    def __init__(self, protocol: asyncio.Protocol, number: int, turned: Callable[[], None]) -> None:
         super().__init__({"peername": ("192.0.2.1", 2500 + number)})
         self.protocol = protocol
+        self._turned = turned
         self.writes: list[bytes] = []
         self.closed = False
 
@@ -54,6 +55,7 @@ class MemoryConnection(asyncio.Transport):
     def say(self, data: bytes) -> None:
         assert not self.closed, "the relay has closed this connection"
         self.protocol.data_received(data)
+        self._turned()
 
     def open(self, *extensions: str) -> None:
         self.say(b"220 host.example\r\n")
@@ -72,9 +74,10 @@ class MemoryConnection(asyncio.Transport):
 
 
 class MemoryNetwork:
-    """`ports.Network`; `faults` come first, one for each attempt."""
+    """`ports.Network`; `faults` come first, one for each attempt. `turned`: what hosts say ends a turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, turned: Callable[[], None]) -> None:
+        self._turned = turned
         self.connections: list[MemoryConnection] = []
         self.faults: deque[Exception] = deque()
         self.attempts = 0
@@ -86,7 +89,7 @@ class MemoryNetwork:
         if self.faults:
             raise self.faults.popleft()
         made = protocol()
-        connection = MemoryConnection(made, self.attempts)
+        connection = MemoryConnection(made, self.attempts, self._turned)
         self.connections.append(connection)
         made.connection_made(connection)
 
@@ -112,10 +115,14 @@ class Site:
 
     def __init__(self, **settings: object) -> None:
         self.clock = SimulatedLoop()
-        self.network = MemoryNetwork()
+        self.network = MemoryNetwork(self._turned)
         self.files: dict[str, MemoryFile] = {}
         self.reports: dict[str, Report] = {}
+        self.asked: list[str] = []
         self.sending: list[str] = []
+        self.undecided = False
+        """`sending` is answered when the test calls `let_leave`, and not at the end of the turn."""
+        self._leaving: list[tuple[Transaction, Leave]] = []
         self.on_sending: Callable[[Transaction], None] | None = None
         self.on_done: Callable[[str], None] | None = None
         host = SmartHost(host="up.example", helo_name="client.example", **settings)  # type: ignore[arg-type]
@@ -141,10 +148,25 @@ class Site:
         indexes = tuple(range(len(envelope.recipients)))
         self.relay.start(Transaction(message, indexes, content, self._sending, key), self._done)
 
-    def _sending(self, transaction: Transaction) -> None:
-        if self.on_sending is not None:
-            self.on_sending(transaction)
-        self.sending.append(str(transaction.tag))
+    def _sending(self, transaction: Transaction, leave: Leave) -> None:
+        self.asked.append(str(transaction.tag))
+        self._leaving.append((transaction, leave))
+        if not self.undecided:
+            self.clock.call_later(0, self.let_leave)
+
+    def let_leave(self) -> None:
+        """What the queue does at the end of a turn."""
+        leaving, self._leaving = self._leaving, []
+        for transaction, leave in leaving:
+            fault = None
+            try:
+                if self.on_sending is not None:
+                    self.on_sending(transaction)
+            except OSError as error:
+                fault = error
+            else:
+                self.sending.append(str(transaction.tag))
+            leave(fault)
 
     def _done(self, transaction: Transaction, report: Report) -> None:
         key = str(transaction.tag)
@@ -152,6 +174,10 @@ class Site:
         self.reports[key] = report
         if self.on_done is not None:
             self.on_done(key)
+
+    def _turned(self) -> None:
+        while self._leaving and not self.undecided:
+            self.let_leave()
 
     async def settle(self) -> None:
         """Let everything happen that can happen now."""

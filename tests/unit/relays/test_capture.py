@@ -15,7 +15,7 @@ from dispatch.mail.envelope import Envelope, Recipient
 from dispatch.mail.ids import new_message_id
 from dispatch.mail.message import ContentFile, Message, Origin, Summary
 from dispatch.mail.report import FaultKind, Report, Stage
-from dispatch.ports import File, Transaction
+from dispatch.ports import File, Leave, Transaction
 from dispatch.relays.capture import BATCH_MAX, CaptureRelay
 from dispatch.relays.capture_store import (
     NoSuchCapture,
@@ -68,8 +68,16 @@ class Inbox:
         message = Message(identity, 0, ENVELOPE, Origin("smtp", "127.0.0.1"), Summary("x"), len(CONTENT))
         self.relay.start(Transaction(message, indexes, content, self._sending, number), self._done)
 
-    def _sending(self, transaction: Transaction) -> None:
-        self.on_sending(transaction)
+    def _sending(self, transaction: Transaction, leave: Leave) -> None:
+        def let_leave() -> None:
+            fault = None
+            try:
+                self.on_sending(transaction)
+            except OSError as error:
+                fault = error
+            leave(fault)
+
+        self.loop.call_later(0, let_leave)
 
     def _done(self, transaction: Transaction, report: Report) -> None:
         assert isinstance(transaction.tag, int)
@@ -142,6 +150,21 @@ def test_what_cannot_be_noted_as_sending_is_not_captured() -> None:
     inbox.loop.settle()
     assert inbox.reports[0].stage is Stage.CONTENT
     assert list_captured(inbox.disk, FOLDER).captured == []
+
+
+def test_what_cannot_be_noted_keeps_nothing_else_from_being_captured() -> None:
+    def fail(transaction: Transaction) -> None:
+        if transaction.tag != BATCH_MAX:
+            raise OSError(errno.ENOSPC, "ledger full")
+
+    inbox = Inbox()
+    inbox.on_sending = fail
+    for number in range(BATCH_MAX + 1):
+        inbox.start(number)
+    inbox.loop.settle()
+    assert {inbox.reports[number].stage for number in range(BATCH_MAX)} == {Stage.CONTENT}
+    assert inbox.codes(BATCH_MAX) == [250, 250]
+    assert inbox.relay.free() == 200
 
 
 def test_large_content_is_copied_in_blocks() -> None:
@@ -257,7 +280,8 @@ def test_close_finishes_the_batch_under_way_and_reports_the_rest() -> None:
     async def scenario() -> None:
         inbox = Inbox()
         inbox.start(0)
-        inbox.loop.step()  # the batch is with the worker
+        inbox.loop.step()
+        inbox.loop.step()  # on record, the batch is with the worker
         inbox.start(1)
         closing = asyncio.ensure_future(inbox.relay.close(10))
         await asyncio.sleep(0)
@@ -270,11 +294,28 @@ def test_close_finishes_the_batch_under_way_and_reports_the_rest() -> None:
     asyncio.run(scenario())
 
 
+def test_what_is_not_on_record_when_the_inbox_is_closed_is_not_captured() -> None:
+    async def scenario() -> None:
+        inbox = Inbox()
+        inbox.start(0)
+        inbox.loop.step()  # the queue was asked
+        closing = asyncio.ensure_future(inbox.relay.close(0))
+        await asyncio.sleep(0)
+        inbox.relay._empty.set()  # what the timer does when the grace is over
+        await closing
+        assert inbox.reports[0].stage is Stage.CONTENT
+        inbox.loop.settle()
+        assert list_captured(inbox.disk, FOLDER).captured == []
+
+    asyncio.run(scenario())
+
+
 def test_close_does_not_wait_for_ever_for_a_disk() -> None:
     async def scenario() -> None:
         inbox = Inbox()
         inbox.start(0)
-        inbox.loop.step()  # the batch is with the worker, who is never given a turn
+        inbox.loop.step()
+        inbox.loop.step()  # on record, the batch is with the worker, who is never given a turn
         closing = asyncio.ensure_future(inbox.relay.close(0))
         await asyncio.sleep(0)
         inbox.relay._empty.set()  # what the timer does when the grace is over
