@@ -75,6 +75,7 @@ def shrink() -> None:
 
 
 POISON = "poison"
+TORN = "log_recovered with torn bytes"
 
 
 def poisonous(message_id: MessageId) -> bool:
@@ -295,6 +296,8 @@ class SimulatedRelay:
 
     def report(self, event: str, /, **fields: object) -> None:
         self.events.append(event)
+        if fields.get("torn_bytes"):
+            self.events.append(TORN)
         if self.tell is not None:
             self.tell("reports", f"{event} {' '.join(f'{key}={value}' for key, value in fields.items())}")
 

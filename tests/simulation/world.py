@@ -102,6 +102,7 @@ class World:
             self._run()
         finally:
             self.relay.close()
+            self.outside.bury()
 
     def _run(self) -> None:
         offered = 0

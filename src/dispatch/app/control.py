@@ -22,6 +22,8 @@ from dispatch.spool.reader import SegmentReader
 from dispatch.store.history import HistoryStore
 from dispatch.store.sqlite import StoreDamaged, set_aside
 
+ANEW = "made anew from the ledger"
+
 
 async def start_control(
     machine: Machine, watch: Watch, publish: Callable[[], Settings], report: Reporter
@@ -29,30 +31,55 @@ async def start_control(
     """Follow the ledger. `publish` reads the settings anew and publishes them."""
     folders = machine.folders
     reader = SegmentReader(machine.disk, LEDGER, mark=machine.mark(folders.ledger_durable, False))
-    store = _open_history(machine, report)
-    lines = LogLines(store, report, watch.settings.logging)
-    tail = Tail(reader, store, History(store), lines, report=partial(_report_gap, report))
+    following = _Following(machine, reader, watch.settings, report)
 
     def close() -> None:
         hints.close()
-        store.close()
+        following.store.close()
         reader.close()
 
     def publish_again() -> None:
-        lines.rules = publish().logging
+        following.lines.rules = publish().logging
 
     service = ControlService(
         machine.clock,
         machine.threads.worker("outcomes"),
-        tail,
+        following.tail,
         followed=machine.mark(folders.followed, True),
         durable=lambda: reader.durable,
         fault=lambda error: report("history_fault", why=repr(error)),
+        renew=following.renew,
         publish=publish_again,
         close=close,
     )
     hints = machine.neighbours.hear("control", service.wake)
     return service
+
+
+class _Following:
+    """The tail with what it writes to; made anew where the tables turn out to be damaged."""
+
+    def __init__(self, machine: Machine, reader: SegmentReader, settings: Settings, report: Reporter) -> None:
+        self._machine = machine
+        self._reader = reader
+        self._report = report
+        self.store = _open_history(machine, report)
+        self.lines = LogLines(self.store, report, settings.logging)
+        self.tail = self._tail()
+
+    def _tail(self) -> Tail:
+        gaps = partial(_report_gap, self._report)
+        return Tail(self._reader, self.store, History(self.store), self.lines, report=gaps)
+
+    def renew(self) -> Tail:
+        """Set the tables aside, and begin with new ones at the oldest record kept. May raise `StoreFault`."""
+        self.store.close()
+        aside = set_aside(self._machine.disk, self._machine.folders.history_db.name)
+        self._report("history_fault", why="damaged", set_aside=aside, then=ANEW)
+        self.store = _open_history(self._machine, self._report)
+        self.lines = LogLines(self.store, self._report, self.lines.rules)
+        self.tail = self._tail()
+        return self.tail
 
 
 def _open_history(machine: Machine, report: Reporter) -> HistoryStore:
@@ -62,7 +89,7 @@ def _open_history(machine: Machine, report: Reporter) -> HistoryStore:
         return HistoryStore.open(path, vfs=vfs)
     except StoreDamaged as damage:
         aside = set_aside(machine.disk, path.name)
-        report("history_fault", why=str(damage), set_aside=aside, then="made anew from the ledger")
+        report("history_fault", why=str(damage), set_aside=aside, then=ANEW)
     return HistoryStore.open(path, vfs=vfs)
 
 

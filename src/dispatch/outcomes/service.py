@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from dispatch.ports import Clock, Lsn, Mark, Timer, Worker
+from dispatch.store.sqlite import StoreDamaged
 
 TICK_S = 1.0
 PACE_S = 0.2
@@ -39,10 +40,12 @@ class ControlService:
         followed: Mark,
         durable: Callable[[], Lsn],
         fault: Callable[[Exception], None],
+        renew: Callable[[], Follower],
         publish: Callable[[], None],
         close: Callable[[], None],
     ) -> None:
-        """`durable` is how far the ledger goes. `publish` reads the settings again, and raises where they
+        """`durable` is how far the ledger goes. `renew` makes another follower, over tables made anew, where
+        those that there were are damaged. `publish` reads the settings again, and raises where they
         have mistakes. `close` closes the databases."""
         self._clock = clock
         self._worker = worker
@@ -50,6 +53,7 @@ class ControlService:
         self._followed = followed
         self._durable = durable
         self._fault = fault
+        self._renew = renew
         self._publish = publish
         self._close = close
         self._busy = False
@@ -84,6 +88,8 @@ class ControlService:
             if repr(more) != self._said:
                 self._said = repr(more)
                 self._fault(more)
+            if isinstance(more, StoreDamaged):
+                self._worker.call(self._renew, self._renewed)
             return
         self._said = ""
         self._followed.store(self._follower.cursor)
@@ -95,6 +101,13 @@ class ControlService:
             self._busy = True
             self._step()
         elif self._again:
+            self.wake()
+
+    def _renewed(self, follower: Follower | Exception) -> None:
+        if isinstance(follower, Exception):
+            self._fault(follower)
+        else:
+            self._follower = follower
             self.wake()
 
     async def drain(self, grace_s: float) -> None:

@@ -6,6 +6,7 @@ from tests.simulation.loop import SimulatedLoop, SimulatedMark
 
 from dispatch.outcomes.service import ControlService
 from dispatch.ports import Lsn
+from dispatch.store.sqlite import StoreDamaged
 
 
 class Follower:
@@ -33,6 +34,7 @@ def service(
         followed=mark,
         durable=lambda: follower.end,
         fault=lambda error: faults.append(str(error)),
+        renew=Follower,
         publish=lambda: None,
         close=lambda: None,
     )
@@ -63,3 +65,14 @@ def test_a_fault_that_lasts_is_said_once_and_followed_behind_when_it_ends() -> N
     follower.fault = OSError("unwell")
     loop.advance(60.0)
     assert faults == ["full", "unwell", "unwell"]
+
+
+def test_tables_that_turn_out_to_be_damaged_are_followed_anew() -> None:
+    loop, follower, mark = SimulatedLoop(), Follower(), SimulatedMark()
+    follower.end = Lsn(100)
+    follower.fault = StoreDamaged("malformed")
+    faults: list[str] = []
+    service(loop, follower, faults, mark)
+    loop.advance(3.0)
+    assert faults == ["malformed"]
+    assert mark.load() == Follower().end
