@@ -26,7 +26,7 @@ from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.ids import MessageId
 from dispatch.mail.showable import showable
 from dispatch.store.numbers import PROBES, first_number, number_at
-from dispatch.store.sqlite import faults, open_database, statements, transaction
+from dispatch.store.sqlite import closed_on_failure, faults, open_database, statements, transaction
 
 PAGE_SIZE_BYTES = 8192
 CHECKPOINT_PAGES = 2000
@@ -76,7 +76,8 @@ class HistoryStore:
             checkpoint_pages=CHECKPOINT_PAGES,
             vfs=vfs,
         )
-        return cls(connection)
+        with closed_on_failure(connection):
+            return cls(connection)
 
     def close(self) -> None:
         with faults("history: close"):

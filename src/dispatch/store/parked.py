@@ -46,7 +46,7 @@ from dispatch.store.claims import Claims
 from dispatch.store.lanes import Lane, Lanes, Place
 from dispatch.store.numbers import PROBES, first_number
 from dispatch.store.queue_list import count_parked, find_parked, parked_delivery
-from dispatch.store.sqlite import faults, open_database, statements, transaction
+from dispatch.store.sqlite import closed_on_failure, faults, open_database, statements, transaction
 
 __all__ = [
     "PARKED_STATES",
@@ -102,7 +102,8 @@ class ParkedStore:
             shrinks=True,
             vfs=vfs,
         )
-        return cls(connection)
+        with closed_on_failure(connection):
+            return cls(connection)
 
     def close(self) -> None:
         with faults("parked store: close"):

@@ -266,6 +266,20 @@ def transaction(connection: apsw.Connection) -> Iterator[None]:
 
 
 @contextmanager
+def closed_on_failure(connection: apsw.Connection) -> Iterator[None]:
+    """What fails in here leaves no connection behind for the garbage collector."""
+    try:
+        yield
+    except BaseException:
+        try:
+            connection.close(True)
+        except apsw.Error:
+            # The first fault is the one to tell.
+            pass
+        raise
+
+
+@contextmanager
 def faults(doing: str) -> Iterator[None]:
     """Turn the driver's exceptions into `StoreFault`, saying what was being done."""
     try:
