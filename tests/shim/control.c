@@ -113,6 +113,17 @@ static void record(enum kind kind, enum where where, const char *path, int error
     atomic_store(&call->written, 1);
 }
 
+static bool path_fits(const char *wanted, const char *path)
+{
+    size_t length = strlen(wanted), its_length = path ? strlen(path) : 0;
+    if (!length)
+        return true;
+    if (wanted[length - 1] != '$')
+        return path && strstr(path, wanted);
+    length--;
+    return path && its_length >= length && !memcmp(path + its_length - length, wanted, length);
+}
+
 static bool concerns(struct rule *rule, enum kind kind, enum where where, const char *path)
 {
     if (!(rule->kinds & (1u << kind)) || !(rule->where & where))
@@ -125,7 +136,7 @@ static bool concerns(struct rule *rule, enum kind kind, enum where where, const 
         if (!self || !strstr(self->words, word))
             return false;
     }
-    return !rule->path[0] || (path && strstr(path, rule->path));
+    return path_fits(rule->path, path);
 }
 
 static int rule_against(enum kind kind, enum where where, const char *path)

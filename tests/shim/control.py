@@ -206,8 +206,9 @@ class Shim:
 
         `who`: a pid, a word of the command line, or None for anybody; all that it fits count together.
         `lasting`: and every one after it, until disarmed. `where`: by default below the data folder, and
-        on sockets for what only sockets know. `path`: only calls whose path contains it; descriptors have
-        one only below the data folder, and a `rename` goes by the new name. At most 16 rules at a time.
+        on sockets for what only sockets know. `path`: only calls whose path contains it, or ends with it
+        where a `$` follows; descriptors have one only below the data folder, and a `rename` goes by the new
+        name. At most 16 rules at a time.
 
         A sync that fails on a file leaves what it was to sync to chance at the next power cut, even where
         a later sync of the same file is good, as long as it is not written anew.
