@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import signal
 import socket
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -361,10 +360,11 @@ def start_with(rig: Rig, role: str, kind: Kind, nth: int, error: int, *, lasting
     relay = rig.relay
     rig.upstream.stop()
     rig.send(SMALL)  # will be parked
-    os.kill(relay.pid_of("delivery"), signal.SIGSTOP)
+    blind = rig.shim.arm("delivery", {"read", "open", "list"}, 1, errno.EIO, lasting=True, path="mail/0")
     for journey in (SMALL, LARGE):
-        rig.send(journey)  # stay in the log
+        rig.send(journey)  # will stay in the log
     relay.kill()
+    blind.disarm()
     rig.upstream.start()
     since = relay.mark()
     rule = rig.shim.arm(role, {kind}, nth, error, lasting=lasting, where=STARTING[kind])
@@ -382,6 +382,10 @@ def start_with(rig: Rig, role: str, kind: Kind, nth: int, error: int, *, lasting
         alone = not lasting and role != "serve" and code != os.EX_CONFIG
         assert not alone, f"one fault ended it all: {kind} {nth} {errno.errorcode[error]}"
         assert rig.said(since), "why it does not start is told"
+        relay.start()
+    elif relay.said("port_refused", since=since):
+        # It serves at another port, and has said so.
+        assert relay.stop() == 0
         relay.start()
     rig.goes_on()
     return rule.fired > 0
