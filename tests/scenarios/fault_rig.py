@@ -42,9 +42,9 @@ from dispatch.spool.verify import verify_log
 _TOKEN = re.compile(rb"X-Token: (\d+)\r\n")
 _ID = re.compile(rb"\bid (spl_[0-9a-f]{32})")
 ARRIVES_S = 60.0
-SETTLED_S = 0.3
+SETTLED_S = 0.2
 """A call that has not come so long after everything was done does not come with this message."""
-TOLD_S = 4.0
+TOLD_S = 3.0
 """Whatever lasts is told of by then: logs are looked at each second."""
 SHOWN = {"denied", "retrying"} | {
     name for name, event in EVENTS.items() if event.level in ("warning", "error")
