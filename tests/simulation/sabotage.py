@@ -251,7 +251,6 @@ def fault_answered_with_250() -> Iterator[None]:
 def refused_and_kept() -> Iterator[None]:
     """A message that is refused at its end is in the log all the same."""
     mark = Acceptance.mark
-    refuse = Acceptance.refuse
 
     def accept(self: Acceptance, submission: Any, content: bytes, answered: Any) -> None:
         found = mark(self, submission, content)
@@ -263,7 +262,6 @@ def refused_and_kept() -> Iterator[None]:
             return
         self._append(submission, found, (found.trace, content), None, len(content), answered)
 
-    assert refuse is not None
     with patch.object(Acceptance, "accept", accept):
         yield
 
