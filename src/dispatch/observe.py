@@ -51,6 +51,9 @@ EVENTS: dict[str, Event] = {
     "stopped": Event("info", "The relay has stopped."),
     "reload_forwarded": Event("info", "SIGHUP was passed on."),
     "reload_failed": Event("warning", "The new settings have mistakes; the old ones stay in force."),
+    "supervisor_fault": Event(
+        "error", "The machine failed the supervisor: it tries again, or stops with the code that is told."
+    ),
     "supervisor_gone": Event("warning", "The supervisor has died; its children end."),
     "user_changed": Event("info", "A process runs as an unprivileged user."),
     "user_kept": Event("warning", "A process keeps running as root; why is told."),
@@ -71,10 +74,16 @@ EVENTS: dict[str, Event] = {
     "settings_need_restart": Event("warning", "These settings were changed and need a restart."),
     "settings_remark": Event("warning", "The settings are good, and something about them should be known."),
     # intake
+    "accept_fault": Event(
+        "error", "Connections cannot be accepted: why is told, and whether new ones are cut or wait."
+    ),
+    "accept_well": Event("info", "Connections are accepted again."),
     "denied": Event("info", "A client was turned away: a connection, a sender, a recipient or a message."),
     "disk_level": Event("warning", "The disk has passed a limit of free space, or is well again."),
     # the logs
-    "history_fault": Event("error", "History cannot be written; it is tried again, and nothing else stops."),
+    "history_fault": Event(
+        "error", "History cannot be written, or looks damaged; it is tried again, and nothing else stops."
+    ),
     "log_recovered": Event("info", "A log was read after a start: what it held, what of it was cut."),
     "log_damaged": Event(
         "error", "Part of a log could not be read after a start; its bytes are kept beside it as .damaged."
@@ -82,8 +91,10 @@ EVENTS: dict[str, Event] = {
     "mark_disbelieved": Event(
         "error", "A log's durable mark says what cannot be; the log goes on from its true end."
     ),
-    "log_fault": Event("error", "A log cannot be written; what waits for it is refused or tried again."),
-    "log_well": Event("info", "A log that could not be written works again."),
+    "log_fault": Event(
+        "error", "A log cannot be written, or not read; what waits for it is refused or tried again."
+    ),
+    "log_well": Event("info", "A log that could not be written or read works again."),
     "log_upkeep_fault": Event(
         "warning", "Files of a log cannot be recycled or prepared; it goes on, with less room on the disk."
     ),

@@ -113,7 +113,9 @@ class Worker(Protocol):
 
 
 class Threads(Protocol):
-    def worker(self, name: str) -> Worker: ...
+    def worker(self, name: str, *, gives_way: bool = False) -> Worker:
+        """A new thread; one that *gives way* leaves a busy machine to the others."""
+        ...
 
 
 class Network(Protocol):
@@ -165,6 +167,10 @@ class Entry(NamedTuple):
     next: Lsn
     """The cursor behind this record."""
     payload: bytes
+
+
+Soon = Callable[[Callable[[], None]], object]
+"""Have something called at the end of this turn of the loop."""
 
 
 class Log(Protocol):

@@ -13,6 +13,7 @@ goes beside it, and the store must agree with it at every opening and after ever
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -97,6 +98,7 @@ class Story:
         self.claimed: set[tuple[MessageId, int]] = set()
         self.crash_in: int | None = None
         self.syncs_to_fail = 0
+        self.folder_syncs_to_fail = 0
         self.faulty = False
         """In this life the disk misbehaves: the store may raise."""
         self.lives = 0
@@ -122,7 +124,8 @@ class Story:
                 self.die()
 
     def open(self) -> None:
-        self.store = ParkedStore.open(Path("parked.db"), vfs=self.vfs.name)
+        sync_folder = partial(self.process.sync_folder, "")
+        self.store = ParkedStore.open(Path("parked.db"), vfs=self.vfs.name, sync_folder=sync_folder)
         (connection,) = self.vfs.connections
         with faults("integrity"):
             assert connection.pragma("integrity_check") == "ok"
@@ -142,7 +145,7 @@ class Story:
 
     def heal(self) -> None:
         self.crash_in = None
-        self.syncs_to_fail = 0
+        self.syncs_to_fail = self.folder_syncs_to_fail = 0
         self.disk.capacity_bytes = None
         self.faulty = False
 
@@ -154,6 +157,9 @@ class Story:
                 raise Crash
         if self.syncs_to_fail and operation == "sync":
             self.syncs_to_fail -= 1
+            return io_error()
+        if self.folder_syncs_to_fail and operation == "sync_folder":
+            self.folder_syncs_to_fail -= 1
             return io_error()
         return None
 
@@ -240,6 +246,8 @@ class Story:
             self.crash_in = self.chance.randrange(60)
         elif kind < 0.7:
             self.syncs_to_fail = self.chance.randint(1, 3)
+        elif kind < 0.8:
+            self.folder_syncs_to_fail = self.chance.randint(1, 2)
         elif kind < 0.9:
             self.disk.capacity_bytes = self.disk.used_bytes + self.chance.randrange(60_000)
         else:
@@ -317,6 +325,16 @@ def _folder_that_is_not_synced(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SimulatedProcess, "sync_folder", lambda process, folder: None)
 
 
+def _folder_that_is_left_to_sqlite(patch: pytest.MonkeyPatch) -> None:
+    """Which passes over it where that fails."""
+
+    def open_without(*arguments: object, **options: object) -> apsw.Connection:
+        options["sync_folder"] = None
+        return open_database(*arguments, **options)  # type: ignore[arg-type]  # handed on as they came
+
+    patch.setattr(parked, "open_database", open_without)
+
+
 def _sync_that_hides_its_fault(patch: pytest.MonkeyPatch) -> None:
     sync = SimulatedVfsFile.xSync
 
@@ -345,6 +363,7 @@ def _lsn_before_its_rows(patch: pytest.MonkeyPatch) -> None:
         (_store_that_does_not_sync, range(10)),
         (_disk_that_does_not_sync, range(10)),
         (_folder_that_is_not_synced, range(10)),
+        (_folder_that_is_left_to_sqlite, range(60)),
         (_sync_that_hides_its_fault, range(20)),
         (_lsn_before_its_rows, range(10)),
     ],

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.simulation.sabotage import BUGS, Bug
+from tests.simulation.many import run_chunk, run_many
+from tests.simulation.sabotage import BUGS, Bug, refused_and_kept
 from tests.simulation.world import DEATHS_MIN, DISK_FAULTS_MIN, MESSAGES_MIN, World
 
 # SQLite passes over a WAL that it cannot remove when it closes; its driver can only print that.
@@ -73,6 +74,21 @@ def test_a_seed_is_the_same_run_each_time(folder: Path) -> None:
         told.append(lines)
     assert told[0] == told[1]
     assert len(told[0]) > 500
+
+
+def test_many_seeds_in_processes_are_told_in_all() -> None:
+    told: list[str] = []
+    assert run_many(range(3), 1, told.append)
+    assert "| seeds | 3 |" in told
+    assert "| failed | 0 |" in told
+
+
+def test_a_seed_that_fails_among_many_is_named_and_the_others_go_on() -> None:
+    with refused_and_kept():
+        chunk = run_chunk(range(3))
+    assert chunk.totals.seeds == 3
+    assert chunk.totals.failed == len(chunk.failures) >= 1
+    assert all("\n" not in why for _, why in chunk.failures)
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)

@@ -2,7 +2,7 @@
 
 What a message is, its token says (`contents`); how a connection behaves, its `manners`. The crowd gives
 out what is to be offered, keeps the `Books`, and offers again what came to no end: a number of times,
-and as often as it takes once it is calm.
+and as often, and mostly as soon, as it takes once it is calm.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ __all__ = ["Books", "Crowd"]
 
 REPEATS_MAX = 5
 BULKY_SHARE = 0.04
+PATIENT_SHARE = 0.1
+"""Of the crowds, how many go on waiting when it is calm."""
 _USUAL_SHAPES = (
     *(Shape.PLAIN,) * 5,
     *(Shape.BARE,) * 3,
@@ -70,6 +72,8 @@ class Crowd:
         self._wanted: dict[int, tuple[str, ...]] = {}
         """Tokens that have not come to their end, and whom they are still to be offered for."""
         self._repeats: Counter[int] = Counter()
+        self._resting: dict[int, asyncio.TimerHandle] = {}
+        """Tokens that wait for a while before they are offered again."""
 
     def offer(self, count: int) -> None:
         """Offer so many new messages, as soon as connections come about."""
@@ -166,9 +170,22 @@ class Crowd:
             del self._wanted[token]
             self.books.given_up[token] = None
         else:
-            delays_s = _CALM_REPEAT_DELAYS_S if self.books.calm else _REPEAT_DELAYS_S
-            self.loop.call_later(self.random.choice(delays_s), self._repeat, token)
+            self._rest(token, _CALM_REPEAT_DELAYS_S if self.books.calm else _REPEAT_DELAYS_S)
+
+    def _rest(self, token: int, delays_s: tuple[float, ...]) -> None:
+        self._resting[token] = self.loop.call_later(self.random.choice(delays_s), self._repeat, token)
+
+    def calm(self) -> None:
+        """From now on clients behave. Most crowds have no patience left either: minutes in which nothing
+        but the relay's clocks goes on are seen in the others."""
+        self.books.calm = True
+        if self.random.random() < PATIENT_SHARE:
+            return
+        for token, timer in list(self._resting.items()):
+            timer.cancel()
+            self._rest(token, _CALM_REPEAT_DELAYS_S)
 
     def _repeat(self, token: int) -> None:
+        del self._resting[token]
         self._again.append(token)
         self._open_as_needed()

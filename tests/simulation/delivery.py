@@ -212,7 +212,7 @@ class Life:
         checkpoint = machine.mark("checkpoint")
         recovered = recover(self.ledger, Lsn(checkpoint.load()), mail, store)
         self.lanes = {name: self._lane(name) for name in POLICIES}
-        self.book = Book(self.ledger_log)
+        self.book = Book(self.ledger_log, lambda callback: process.call_later(0.0, callback))
         self.parking = Parking(
             store,
             process.worker("parked"),

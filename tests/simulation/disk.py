@@ -268,7 +268,8 @@ class SimulatedDisk:
 
     def check(self, operation: Operation, path: str) -> None:
         self.operations += 1
-        if self.fault is not None and (error := self.fault(operation, path)):
+        fault = self.fault
+        if fault is not None and (error := fault(operation, path)):
             raise error
 
     def change(self, removed: str | None, added: str | None, inode: Inode) -> None:
@@ -349,16 +350,17 @@ class SimulatedFile:
 
     def write_at(self, offset: int, buffers: Sequence[Buffer]) -> None:
         self._usable()
-        data = b"".join(buffers)
+        inode = self._inode
+        data = b"".join(buffers) if len(buffers) != 1 else bytes(buffers[0])
         try:
-            self._disk.check("write", self._inode.path)
-            growth = offset + len(data) - len(self._inode.cache)
-            if growth > 0 and growth > self._disk.free_bytes:
+            self._disk.check("write", inode.path)
+            growth = offset + len(data) - len(inode.cache)
+            if growth > 0 and self._disk.capacity_bytes is not None and growth > self._disk.free_bytes:
                 raise disk_full()
         except (OSError, Crash):
             self._write_prefix(offset, data)
             raise
-        self._inode.write(offset, data)
+        inode.write(offset, data)
 
     def _write_prefix(self, offset: int, data: bytes) -> None:
         """Sectors of a true prefix, within the room there is."""

@@ -43,7 +43,7 @@ _HELLO_REFUSALS = (b"502 5.5.1 what is EHLO\r\n", b"451 4.3.0 not now\r\n", b"55
 _REFUSALS = {
     b"MAIL": (
         b"451 4.3.0 not now\r\n",
-        b"450 4.7.1 slow down, try again in 5 minutes\r\n",
+        b"450 4.7.1 slow down, try again in 2 minutes\r\n",
         b"452 4.3.1 disk is full\r\n",
         b"550 5.7.1 this sender is not welcome\r\n",
         b"552 5.3.4 too large\r\n",
@@ -52,7 +52,7 @@ _REFUSALS = {
         b"550 5.1.1 no such user\r\n",
         b"550 5.1.1 no such user\r\n",
         b"450-4.2.1 mailbox is busy,\r\n450 4.2.1 later perhaps\r\n",
-        b"451 4.7.1 greylisted, come back in 300 seconds\r\n",
+        b"451 4.7.1 greylisted, come back in 60 seconds\r\n",
         b"452 4.5.3 too many recipients\r\n",
         b"452 4.2.2 mailbox full\r\n",
     ),

@@ -25,6 +25,7 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextvars import Context
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -43,8 +44,45 @@ class Death(Crash, SystemExit):
     """The process ends here and now; asyncio lets it through."""
 
 
+class VirtualHandle:
+    """`asyncio.TimerHandle`, with as much of it as anybody asks for."""
+
+    __slots__ = ("args", "callback", "context", "when_s")
+
+    def __init__(
+        self,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+        context: Context | None,
+        when_s: float = 0.0,
+    ) -> None:
+        self.callback: Callable[..., object] | None = callback
+        """None: cancelled."""
+        self.args = args
+        self.context = context
+        self.when_s = when_s
+
+    def cancel(self) -> None:
+        self.callback = None
+        self.args = ()
+
+    def cancelled(self) -> bool:
+        return self.callback is None
+
+    def when(self) -> float:
+        return self.when_s
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
-    """An asyncio loop in virtual time, which counts its callbacks and never waits."""
+    """An asyncio loop in virtual time, which counts its callbacks and never waits.
+
+    Its queues are its own: a seed is some thousands of callbacks, and what asyncio does around each costs
+    more than most of them. Of timers for the same moment any may come first; what is called without a context
+    of its own runs in the loop's, which nothing of the product looks at.
+    """
+
+    _ready: deque[VirtualHandle]
+    _scheduled: list[tuple[float, int, VirtualHandle]]
 
     def __init__(self, machine: Machine, disk: SimulatedProcess) -> None:
         super().__init__()
@@ -54,20 +92,46 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.dies_at: int | None = None
         self.after_step: Callable[[], None] | None = None
         self.faults: list[BaseException] = []
+        self._order = 0
         self.set_exception_handler(self._fault)
 
     def time(self) -> float:
         return self._machine.now_s
+
+    def call_soon(  # type: ignore[override]  # the handle is another one
+        self, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> VirtualHandle:
+        assert not self._closed, "asked after its close"
+        handle = VirtualHandle(callback, args, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_at(  # type: ignore[override]  # the handle is another one
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> VirtualHandle:
+        assert not self._closed, "asked after its close"
+        # Every number of 32 bits once, in no order that anybody could rely on.
+        self._order = order = (self._order * 1_664_525 + 1_013_904_223) & 0xFFFF_FFFF
+        handle = VirtualHandle(callback, args, context, when)
+        heapq.heappush(self._scheduled, (when, order, handle))
+        return handle
+
+    def call_later(  # type: ignore[override]  # the handle is another one
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> VirtualHandle:
+        return self.call_at(self._machine.now_s + delay, callback, *args, context=context)
 
     def due_s(self) -> float:
         """When it has something to do next; now, if not later than `time()`; never is infinite."""
         if self._ready:
             return 0.0
         scheduled = self._scheduled
-        while scheduled and scheduled[0]._cancelled:
-            heapq.heappop(scheduled)._scheduled = False
-            self._timer_cancelled_count -= 1
-        return scheduled[0]._when if scheduled else math.inf
+        while scheduled:
+            when_s, _, handle = scheduled[0]
+            if handle.callback is not None:
+                return when_s
+            heapq.heappop(scheduled)
+        return math.inf
 
     def turn(self) -> None:
         """One round, of what is due now."""
@@ -79,22 +143,32 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _run_once(self) -> None:
         """In place of asyncio's: where nothing is due, time moves."""
-        due_s = self.due_s()
-        assert due_s != math.inf, "everything waits, and nothing will ever happen"
         machine, ready, scheduled = self._machine, self._ready, self._scheduled
-        machine.now_s = now_s = max(machine.now_s, due_s)
-        while scheduled and scheduled[0]._when <= now_s:
-            handle = heapq.heappop(scheduled)
-            handle._scheduled = False
-            ready.append(handle)
+        now_s = machine.now_s
+        if not ready:
+            due_s = self.due_s()
+            assert due_s != math.inf, "everything waits, and nothing will ever happen"
+            if due_s > now_s:
+                machine.now_s = now_s = due_s
+        while scheduled and scheduled[0][0] <= now_s:
+            ready.append(heapq.heappop(scheduled)[2])
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if handle._cancelled:
+            callback = handle.callback
+            if callback is None:
                 continue
             self.steps += 1
             if self.dies_at is not None and self.steps >= self.dies_at:
                 raise Death("at a step")
-            handle._run()
+            try:
+                if handle.context is None:
+                    callback(*handle.args)
+                else:
+                    handle.context.run(callback, *handle.args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                self.faults.append(error)
             if not self.disk.alive:
                 # Somebody in between took the death for an error of the disk (SQLite does).
                 raise Death("in the middle of a step")
@@ -137,20 +211,25 @@ class Machine:
         Raises what the round raised; the process's own `Death` is left to the caller, who finds it in
         `process.dead`.
         """
+        now_s, next_s = self.now_s, math.inf
         ready: list[Process] = []
-        while not ready:
-            now_s, next_s = self.now_s, math.inf
-            for process in self.processes:
-                due_s = process.loop.due_s()
-                if due_s <= now_s:
-                    ready.append(process)
-                elif due_s < next_s:
-                    next_s = due_s
-            if not ready:
-                self.now_s = max(now_s, min(next_s, until_s))
-                if next_s > until_s or next_s == math.inf:
-                    return None
-        process = ready[0] if len(ready) == 1 else self.random.choice(ready)
+        for process in self.processes:
+            loop = process.loop
+            due_s = now_s if loop._ready else loop.due_s()
+            if due_s < now_s:
+                due_s = now_s
+            if due_s < next_s:
+                next_s = due_s
+                ready = [process]
+            elif due_s == next_s:
+                ready.append(process)
+        if next_s > now_s:
+            self.now_s = max(now_s, min(next_s, until_s))
+            if next_s > until_s or next_s == math.inf:
+                return None
+        process = ready[0]
+        if len(ready) > 1:
+            process = ready[int(self.random.random() * len(ready))]
         self.turns += 1
         self.running = process
         try:
@@ -191,10 +270,10 @@ class Process:
     def wall(self) -> float:
         return self.machine.now_s + self.machine.wall_offset_s
 
-    def call_later(self, delay_s: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+    def call_later(self, delay_s: float, callback: Callable[[], None]) -> VirtualHandle:
         return self.loop.call_later(delay_s, callback)
 
-    def worker(self, name: str) -> VirtualWorker:
+    def worker(self, name: str, *, gives_way: bool = False) -> VirtualWorker:
         return VirtualWorker(self)
 
     # ------------------------------------------------------------ the test's side
@@ -249,7 +328,8 @@ class VirtualWorker:
             self._job()
 
     def _later(self, callback: Callable[[], None]) -> None:
-        self._process.loop.call_later(self._process.machine.random.choice(DELAYS_S), callback)
+        delay_s = DELAYS_S[int(self._process.machine.random.random() * len(DELAYS_S))]
+        self._process.loop.call_later(delay_s, callback)
 
     def _work(self) -> None:
         if self._asked:

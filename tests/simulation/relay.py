@@ -13,7 +13,7 @@ import asyncio
 import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from random import Random
 from typing import Any, Protocol
@@ -25,6 +25,7 @@ from tests.simulation.network import SimulatedNetwork
 from tests.simulation.vfs import SimulatedVfs
 
 import dispatch.app.lanes
+import dispatch.store.sqlite
 from dispatch.app.control import start_control
 from dispatch.app.delivery import start_delivery
 from dispatch.app.folders import Folders
@@ -63,8 +64,9 @@ SMALL = {
 """Constants of the product by their names, and what stands in for them."""
 
 
+@cache
 def shrink() -> None:
-    """Put `SMALL` in force in every module of the product."""
+    """Put `SMALL` in force in every module of the product, for as long as this program runs."""
     for name, module in list(sys.modules.items()):
         if name.startswith("dispatch."):
             for constant, value in SMALL.items():
@@ -72,6 +74,8 @@ def shrink() -> None:
                     setattr(module, constant, value)
     dispatch.app.lanes.LaneRules = partial(LaneRules, ready_max=READY_MAX)  # type: ignore[assignment,misc]
     dispatch.app.lanes.SmtpRelay = MortalRelay  # type: ignore[assignment,misc]
+    # Read once, and not with every life.
+    dispatch.store.sqlite.migrations = cache(dispatch.store.sqlite.migrations)
 
 
 POISON = "poison"
@@ -318,7 +322,7 @@ class SimulatedRelay:
         role = self._living.get(process)
         if role is not None and role.life is not None:
             self._after_turn(role, role.life)
-        else:
+        elif process.loop.faults:
             self._raise_faults(process)
         return True
 
@@ -326,7 +330,8 @@ class SimulatedRelay:
         if life.process.dead is not None or not life.process.disk.alive:
             self._ended(role, f"dies: {life.process.dead}")
             return
-        self._raise_faults(life.process)
+        if life.process.loop.faults:
+            self._raise_faults(life.process)
         if life.starting is not None and life.starting.done():
             started, life.starting = life.starting, None
             error = started.exception()

@@ -273,7 +273,7 @@ def cut_and_kept() -> Iterator[None]:
 
     def keep(self: SmtpSession) -> None:
         incoming, self._incoming = self._incoming, None
-        if incoming is not None and self._mail is not None and not self._storing:
+        if incoming is not None and self._mail is not None and self._storing_since_s is None:
             incoming.end(self._submission(0), lambda *_: None)
         lost(self)
 

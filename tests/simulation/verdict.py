@@ -159,7 +159,7 @@ class Verdict:
 
     def _history_agrees(self, audit: Audit, control: ControlService) -> None:
         """Invariant 12: its tables say what the ledger says, once."""
-        store = control._follower._store  # type: ignore[attr-defined]
+        store = control._follower.store  # type: ignore[attr-defined]
         for message_id, message in audit.messages.items():
             number = store.number_of(message_id)
             assert number is not None, f"{spool_form(message_id)} is not in history (12)"

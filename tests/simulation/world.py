@@ -40,6 +40,8 @@ CALM_S = 4 * 3600.0
 """Longer than anything may take once nothing goes wrong."""
 LOOK_S = 3.37
 """Not on a whole second, at which housekeeping always does something."""
+NEEDLESS_ORDER_SHARE = 0.2
+"""How often something is ordered where nothing has to be: an order stops the queue for a moment."""
 RELAYS = (("first", 2501, "retry"), ("second", 2502, "retry"), ("third", 2503, "hold"))
 
 Chaos = Callable[[], None]
@@ -67,6 +69,7 @@ class World:
         self.tell = tell
         self.random = random = Random(seed)
         self.machine = Machine(random.getrandbits(32), folder)
+        self.begun_s = self.machine.now_s
         self.machine.disk.fault = self._disk_fault
         self.outside = Process(self.machine)
         self.machine.processes.append(self.outside)
@@ -138,7 +141,7 @@ class World:
         self.stormy = False
         self.machine.disk.capacity_bytes = None
         self._armed.clear()
-        self.books.calm = True
+        self.crowd.calm()
         self.network.trouble = 0.0
         for host in self.hosts:
             host.calm()
@@ -153,7 +156,8 @@ class World:
             )
             look_s += LOOK_S
             self._wait(look_s)
-            self.relay.order(Order("release", QueueFilter(state=DeliveryState.HELD)))
+            if self._something_is_held() or self.random.random() < NEEDLESS_ORDER_SHARE:
+                self.relay.order(Order("release", QueueFilter(state=DeliveryState.HELD)))
         self._end()
 
     def _wait(self, until_s: float) -> None:
@@ -162,6 +166,13 @@ class World:
 
     def _all_is_done(self) -> bool:
         return self.crowd.done and not self._what_waits()
+
+    def _something_is_held(self) -> bool:
+        delivery = self.relay.delivery
+        return delivery is not None and any(
+            count and state in (DeliveryState.HELD, DeliveryState.UNCERTAIN)
+            for (_, state), count in delivery._store.counts().items()
+        )
 
     def _what_waits(self) -> str:
         delivery, control = self.relay.delivery, self.relay.control
@@ -196,7 +207,7 @@ class World:
         return (
             f"{len(self.books.offered)} messages, {len(self.relay.deaths)} deaths, {self.disk_faults} disk"
             f" faults, {self.relay.power_cuts} power cuts, {len(self.books.acknowledged)} acknowledged,"
-            f" {self.machine.turns} turns, {(self.machine.now_s - 1000) / 60:.0f} minutes"
+            f" {self.machine.turns} turns, {(self.machine.now_s - self.begun_s) / 60:.0f} minutes"
         )
 
     # ------------------------------------------------------------ what goes wrong
@@ -299,8 +310,10 @@ class World:
 
     def _disk_fault(self, operation: Operation, path: str) -> OSError | None:
         for armed in self._armed:
+            if operation not in armed.operations:
+                continue
             life = self.relay.roles[armed.role].life
-            if life is None or life.process is not self.machine.running or operation not in armed.operations:
+            if life is None or life.process is not self.machine.running:
                 continue
             if armed.after:
                 armed.after -= 1
@@ -325,8 +338,9 @@ class World:
 
     def _after_turn(self, role: str, life: Life) -> None:
         """Memory is bounded, and nothing waits in a line that nobody serves."""
-        if isinstance(life.service, DeliveryService):
-            for lane in life.service.scheduler.lanes.values():
+        service = life.service
+        if type(service) is DeliveryService:
+            for lane in service.scheduler.lanes.values():
                 assert len(lane.ready) <= READY_MAX
                 assert lane.in_flight <= lane.window.max_concurrency
 

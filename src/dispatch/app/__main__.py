@@ -13,7 +13,7 @@ from dispatch.observe import Reporter
 from dispatch.operations.logs import reporter
 from dispatch.runtime.child import ChildContext, ChildFault, Service, Start, child_main
 from dispatch.runtime.locks import FolderLock, lock_folder
-from dispatch.settings import Role, Settings
+from dispatch.settings import Role, Settings, SettingsUnreadable
 from dispatch.settings.snapshot import NoSnapshot, load
 from dispatch.store.sqlite import NewerSchema, StoreFault
 
@@ -52,6 +52,8 @@ def _start_of(role: str, sources: list[str], report: Reporter) -> Start:
         except NoSnapshot as error:
             why = f"no settings ({error}): `dispatch serve` publishes them at its start"
             raise ChildFault(os.EX_CONFIG, why) from error
+        except SettingsUnreadable as error:
+            raise ChildFault(os.EX_IOERR, str(error)) from error
         except NewerSchema as error:
             raise ChildFault(os.EX_CONFIG, str(error)) from error
         except StoreFault as error:
@@ -68,9 +70,14 @@ def main() -> int:
     settings = Settings()
     try:
         _, settings = load(Folders(Path(data)).settings, cast("Role", role))
-    except NoSnapshot:
+    except (NoSnapshot, PermissionError):
         # Said, with its reason, when the service starts; until then there is a log all the same.
         pass
+    except SettingsUnreadable as error:
+        # Not to be lived with: the log of this life would be another one than was asked for.
+        default = reporter(role, settings.logging.level, settings.logging.format)
+        default("child_fatal", role=role, code=os.EX_IOERR, why=str(error))
+        return os.EX_IOERR
     report = reporter(role, settings.logging.level, settings.logging.format)
     return child_main(role, _start_of(role, sources, report), report)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Sequence
+from enum import Enum, auto
 from functools import partial
 from pathlib import Path
 
@@ -13,16 +14,19 @@ from dispatch.app.machine import Machine
 from dispatch.app.watch import Watch
 from dispatch.observe import Reporter
 from dispatch.outcomes.history import History
-from dispatch.outcomes.log_lines import LogLines
+from dispatch.outcomes.log_lines import LogLines, LogRules
 from dispatch.outcomes.service import ControlService
 from dispatch.outcomes.tail import Gap, Tail
-from dispatch.settings import Settings, SettingsErrors, changes, load
+from dispatch.ports import LogReader, Lsn
+from dispatch.settings import Settings, SettingsErrors, SettingsUnreadable, changes, load
 from dispatch.settings.snapshot import publish
 from dispatch.spool.reader import SegmentReader
+from dispatch.store.damage import is_damaged, set_aside
 from dispatch.store.history import HistoryStore
-from dispatch.store.sqlite import StoreDamaged, set_aside
+from dispatch.store.sqlite import StoreDamaged, StoreFault
 
 ANEW = "made anew from the ledger"
+GOES_ON = "it goes on"
 
 
 async def start_control(
@@ -31,24 +35,23 @@ async def start_control(
     """Follow the ledger. `publish` reads the settings anew and publishes them."""
     folders = machine.folders
     reader = SegmentReader(machine.disk, LEDGER, mark=machine.mark(folders.ledger_durable, False))
-    following = _Following(machine, reader, watch.settings, report)
+    following = Following(machine, reader, watch.settings.logging, report)
 
     def close() -> None:
         hints.close()
-        following.store.close()
+        following.close()
         reader.close()
 
     def publish_again() -> None:
-        following.lines.rules = publish().logging
+        following.apply(publish().logging)
 
     service = ControlService(
         machine.clock,
-        machine.threads.worker("outcomes"),
-        following.tail,
+        (machine.threads.worker("outcomes", gives_way=True), machine.threads.worker("outcomes, pressed")),
+        following,
         followed=machine.mark(folders.followed, True),
         durable=lambda: reader.durable,
         fault=lambda error: report("history_fault", why=repr(error)),
-        renew=following.renew,
         publish=publish_again,
         close=close,
     )
@@ -56,41 +59,108 @@ async def start_control(
     return service
 
 
-class _Following:
-    """The tail with what it writes to; made anew where the tables turn out to be damaged."""
+class Trust(Enum):
+    """What is thought of the tables."""
 
-    def __init__(self, machine: Machine, reader: SegmentReader, settings: Settings, report: Reporter) -> None:
+    SOUND = auto()
+    SUSPECTED = auto()
+    """They looked damaged, or a read has failed."""
+    CLEARED = auto()
+    """It was looked, and nothing was found; no step has succeeded since."""
+    SUSPECTED_AGAIN = auto()
+    """The next step met it again: if all of it can be read, it is damaged in a way that no look shows."""
+    CONDEMNED = auto()
+    """Damaged, and not set aside yet."""
+
+
+class Following:
+    """The tail with the tables that it writes; made anew where they turn out to be damaged."""
+
+    def __init__(self, machine: Machine, reader: LogReader, rules: LogRules, report: Reporter) -> None:
+        """Raises `StoreFault`, but not where the tables look damaged: then the first step sees to it."""
         self._machine = machine
         self._reader = reader
+        self._rules = rules
         self._report = report
-        self.store = _open_history(machine, report)
-        self.lines = LogLines(self.store, report, settings.logging)
-        self.tail = self._tail()
+        self._lines: LogLines | None = None
+        self._tail: Tail | None = None
+        self.store: HistoryStore | None = None
+        self._trust = Trust.SOUND
+        self.cursor = Lsn(0)
+        """Everything below is in the tables."""
+        try:
+            self._open()
+        except StoreDamaged:
+            self._suspect()
 
-    def _tail(self) -> Tail:
-        gaps = partial(_report_gap, self._report)
-        return Tail(self._reader, self.store, History(self.store), self.lines, report=gaps)
+    def apply(self, rules: LogRules) -> None:
+        """Write log lines by these rules from now on."""
+        self._rules = rules
+        if self._lines is not None:
+            self._lines.rules = rules
 
-    def renew(self) -> Tail:
-        """Set the tables aside, and begin with new ones at the oldest record kept. May raise `StoreFault`."""
-        self.store.close()
-        aside = set_aside(self._machine.disk, self._machine.folders.history_db.name)
-        self._report("history_fault", why="damaged", set_aside=aside, then=ANEW)
-        self.store = _open_history(self._machine, self._report)
-        self.lines = LogLines(self.store, self._report, self.lines.rules)
-        self.tail = self._tail()
-        return self.tail
+    def step(self) -> bool:
+        """As `Tail.step`. Raises also what opening tables raises; the next step tries it again."""
+        try:
+            tail = self._tail or self._begin_again()
+            more = tail.step()
+        except StoreDamaged:
+            self._suspect()
+            raise
+        self._trust = Trust.SOUND
+        self.cursor = tail.cursor
+        return more
 
+    def close(self) -> None:
+        """Raises `StoreFault`; closed it is all the same."""
+        store, self.store, self._tail, self._lines = self.store, None, None, None
+        if store is not None:
+            store.close()
 
-def _open_history(machine: Machine, report: Reporter) -> HistoryStore:
-    """Open it. One that is damaged is set aside and made anew from the ledger that is kept: mail goes on."""
-    path, vfs = machine.folders.history_db, machine.vfs
-    try:
-        return HistoryStore.open(path, vfs=vfs)
-    except StoreDamaged as damage:
-        aside = set_aside(machine.disk, path.name)
-        report("history_fault", why=str(damage), set_aside=aside, then=ANEW)
-    return HistoryStore.open(path, vfs=vfs)
+    def _open(self) -> Tail:
+        machine = self._machine
+        self.store = HistoryStore.open(
+            machine.folders.history_db, vfs=machine.vfs, sync_folder=partial(machine.disk.sync_folder, "")
+        )
+        try:
+            self._lines = LogLines(self.store, self._report, self._rules)
+            gaps = partial(_report_gap, self._report)
+            self._tail = Tail(self._reader, self.store, History(self.store), self._lines, report=gaps)
+        except Exception:
+            self._let_go()
+            raise
+        self.cursor = self._tail.cursor
+        return self._tail
+
+    def _begin_again(self) -> Tail:
+        """With the tables that there are; or, where those are damaged, with new ones at the oldest record."""
+        machine, path = self._machine, self._machine.folders.history_db
+        if self._trust in (Trust.SUSPECTED, Trust.SUSPECTED_AGAIN):
+            damaged = is_damaged(machine.disk, path, vfs=machine.vfs)
+            if damaged or self._trust is Trust.SUSPECTED_AGAIN:
+                self._trust = Trust.CONDEMNED
+            else:
+                self._trust = Trust.CLEARED
+                self._report("history_fault", why="a read had failed; nothing is damaged", then=GOES_ON)
+        if self._trust is Trust.CONDEMNED:
+            aside = set_aside(machine.disk, path.name)
+            self._trust = Trust.SOUND
+            self._report("history_fault", why="damaged", set_aside=aside, then=ANEW)
+        return self._open()
+
+    def _suspect(self) -> None:
+        if self._trust is Trust.CLEARED:
+            self._trust = Trust.SUSPECTED_AGAIN
+        elif self._trust is Trust.SOUND:
+            self._trust = Trust.SUSPECTED
+        self._let_go()
+
+    def _let_go(self) -> None:
+        try:
+            self.close()
+        except StoreFault:
+            # The fault before it is the one to tell of.
+            pass
 
 
 class MistakenSettings(Exception):
@@ -110,8 +180,9 @@ class Publisher:
         self._report = report
         try:
             self._in_force: Settings | None = self._load()
-        except SettingsErrors:
-            # The relay was started with good settings, and control again after somebody broke the file.
+        except (SettingsErrors, SettingsUnreadable):
+            # The relay was started with good settings, and control again after somebody broke the file,
+            # or while it cannot be read.
             self._in_force = None
 
     def _load(self) -> Settings:
@@ -119,7 +190,7 @@ class Publisher:
         return load(self._given.config, os.environ, overrides).settings
 
     def publish(self) -> Settings:
-        """Raises `MistakenSettings` after each mistake was reported."""
+        """Raises `MistakenSettings` after each mistake was reported, and `OSError`."""
         try:
             settings = self._load()
         except SettingsErrors as errors:

@@ -11,7 +11,7 @@ import msgspec
 
 from dispatch.app.folders import CONTENT, LEDGER, MAIL, PARKED
 from dispatch.app.lanes import Lanes, retry_plan
-from dispatch.app.logs import Doubt, LogHealth, open_log
+from dispatch.app.logs import Doubt, HealthyReader, LogHealth, open_log
 from dispatch.app.machine import Machine
 from dispatch.app.starts import Starts
 from dispatch.app.watch import Watch
@@ -58,6 +58,9 @@ class _Stores(NamedTuple):
     """What delivery reads and writes."""
 
     mail: SegmentReader
+    """As recovery reads it."""
+    taken_up: HealthyReader
+    """The same, as mail is taken up from it."""
     ledger: SegmentLog
     written: SegmentReader
     """The ledger, as it is read at a start."""
@@ -98,7 +101,7 @@ async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> De
         # What parked.db named is not known where it is gone: nothing counts as an orphan then.
         content=None
         if parked_gone
-        else ContentNames(partial(machine.disk.names, CONTENT), stores.mail.incarnation),
+        else ContentNames(partial(machine.disk.names, CONTENT), stores.taken_up.incarnation),
     )
     # So that the next start need not read again what this one has.
     seams.book.once_durable(housekeeping.write_checkpoint)
@@ -176,11 +179,15 @@ def _open_stores(machine: Machine, settings: Settings, doubt: Doubt, report: Rep
         told=Told(doubted=doubt),
     )
     files = machine.threads.worker("files")
+    mail = SegmentReader(machine.disk, MAIL, mark=machine.mark(folders.mail_durable, False))
     return _Stores(
-        mail=SegmentReader(machine.disk, MAIL, mark=machine.mark(folders.mail_durable, False)),
+        mail=mail,
+        taken_up=HealthyReader(mail, "mail log", report),
         ledger=ledger,
         written=SegmentReader(machine.disk, LEDGER, mark=machine.mark(folders.ledger_durable, False)),
-        parked=ParkedStore.open(folders.parked_db, vfs=machine.vfs),
+        parked=ParkedStore.open(
+            folders.parked_db, vfs=machine.vfs, sync_folder=partial(machine.disk.sync_folder, "")
+        ),
         content=ContentFolder(machine.disk, CONTENT, worker=files),
         workers=(machine.threads.worker("parked"), files),
     )
@@ -206,9 +213,9 @@ def _make_queue(
     seams = Seams(
         clock=machine.clock,
         chance=machine.chance,
-        mail=stores.mail,
+        mail=stores.taken_up,
         unanswered=stores.mail.unanswered,
-        book=Book(stores.ledger),
+        book=Book(stores.ledger, machine.soon),
         parking=parking,
         in_hand=InHand(folders.in_hand, IN_HAND_SLOTS),
         route=maker.routes_of,

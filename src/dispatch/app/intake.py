@@ -154,5 +154,5 @@ async def start_intake(
         apply=in_force.apply,
         closed=starts.forget,
     )
-    await in_force.listener.listen(sockets)
+    in_force.listener.listen(sockets, report)
     return service

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from dispatch.app.machine import Machine, SegmentFiles
 from dispatch.observe import Reporter
-from dispatch.ports import Clock, Mark
+from dispatch.ports import AppendFault, Clock, Entry, Lsn, Mark
 from dispatch.settings import Settings
+from dispatch.spool.faults import cause
 from dispatch.spool.log import SegmentLog, Told
+from dispatch.spool.reader import SegmentReader
 from dispatch.spool.recovery import RecoveryReport
 
 LOOK_S = 1.0
@@ -92,6 +94,64 @@ class Doubt:
         self._mark.store(int(self._doubted or self._unsettled))
 
 
+class HealthyReader:
+    """A log as who only goes on reading it sees it: where it cannot be read, nothing is there for now.
+
+    It is told of once, and again when the cause is another. Whoever must know what stands in a log, as
+    recovery does, reads without this.
+    """
+
+    def __init__(self, reader: SegmentReader, name: str, report: Reporter) -> None:
+        self._reader = reader
+        self._name = name
+        self._report = report
+        self._faults: dict[str, str] = {}
+        """By what cannot be done."""
+
+    @property
+    def durable(self) -> Lsn:
+        return self._reader.durable
+
+    @property
+    def oldest(self) -> Lsn:
+        return self._reader.oldest
+
+    def vouch(self, below: Lsn) -> None:
+        self._reader.vouch(below)
+
+    def read(self, cursor: Lsn, size_bytes_max: int) -> list[Entry]:
+        """As `ports.LogReader`; nothing while the disk lets nothing be read."""
+        try:
+            entries = self._reader.read(cursor, size_bytes_max)
+        except OSError as error:
+            self._unwell("read", error)
+            return []
+        if entries:
+            # Without, the disk may not have been asked.
+            self._well("read")
+        return entries
+
+    def incarnation(self, cursor: Lsn) -> int:
+        """As `SegmentReader.incarnation`; unknown while the disk lets nothing be read."""
+        try:
+            incarnation = self._reader.incarnation(cursor)
+        except OSError as error:
+            self._unwell("looked through", error)
+            return 0
+        self._well("looked through")
+        return incarnation
+
+    def _unwell(self, doing: str, error: OSError) -> None:
+        why = f"cannot be {doing}: {cause(error)}"
+        if why != self._faults.get(doing):
+            self._faults[doing] = why
+            self._report("log_fault", log=self._name, why=why)
+
+    def _well(self, doing: str) -> None:
+        if self._faults.pop(doing, None) is not None and not self._faults:
+            self._report("log_well", log=self._name)
+
+
 class LogHealth:
     """Looks once a second whether a log can be written and its files be looked after; says what changes."""
 
@@ -100,7 +160,8 @@ class LogHealth:
         self._log = log
         self._name = name
         self._report = report
-        self._well = True
+        self._fault: AppendFault | None = None
+        """As it was told last."""
         self._upkept = True
         self._timer = clock.call_later(LOOK_S, self._look)
 
@@ -110,11 +171,11 @@ class LogHealth:
     def _look(self) -> None:
         self._timer = self._clock.call_later(LOOK_S, self._look)
         fault = self._log.unwell
-        if fault is not None and self._well:
+        if fault is not None and fault != self._fault:
             self._report("log_fault", log=self._name, full=fault.full, why=fault.detail)
-        elif fault is None and not self._well:
+        elif fault is None and self._fault is not None:
             self._report("log_well", log=self._name)
-        self._well = fault is None
+        self._fault = fault
         neglect = self._log.upkeep_error
         if neglect is not None and self._upkept:
             self._report("log_upkeep_fault", log=self._name, why=str(neglect))

@@ -15,7 +15,7 @@ import msgspec
 
 from dispatch.app.folders import Folders
 from dispatch.observe import Reporter
-from dispatch.ports import Chance, Clock, Disk, Mark, Network, Threads
+from dispatch.ports import Chance, Clock, Disk, Mark, Network, Soon, Threads
 from dispatch.runtime.bus import BusServer, Handler, hint_path, socket_path
 from dispatch.runtime.hints import HintListener, Hints
 from dispatch.runtime.machine import (
@@ -70,7 +70,7 @@ class Machine(NamedTuple):
     disk: Disk
     threads: Threads
     network: Network
-    soon: Callable[[Callable[[], None]], object]
+    soon: Soon
     """Run a callback in the loop's next turn."""
     mark: Callable[[Path, bool], Mark]
     """The mark at a path; True: we write it."""

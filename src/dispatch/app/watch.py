@@ -28,11 +28,12 @@ class SettingsWatch:
     """One role's view of the settings folder. Looking costs one `stat`."""
 
     def __init__(self, folder: Path, role: Role, report: Reporter) -> None:
-        """Raises `NoSnapshot` where settings were never published."""
+        """Raises `NoSnapshot` where settings were never published, and `OSError`."""
         self._report = report
         self._folder = folder
         self._role = role
         self._path = folder / f"{role}.json"
+        self._unreadable = False
         self._seen = self._stamp()
         self.number, self.settings = load(folder, role)
 
@@ -47,13 +48,22 @@ class SettingsWatch:
         return self._stamp() != self._seen
 
     def take(self) -> Settings | None:
-        self._seen = self._stamp()
+        stamp = self._stamp()
         try:
             number, settings = load(self._folder, self._role)
         except NoSnapshot as error:
             # What is in force stays in force; the next publication is looked at again.
+            self._seen = stamp
             self._report("settings_unreadable", why=str(error))
             return None
+        except OSError as error:
+            # Not seen yet: this one is looked at again.
+            if not self._unreadable:
+                self._report("settings_unreadable", why=str(error))
+            self._unreadable = True
+            return None
+        self._seen = stamp
+        self._unreadable = False
         if number == self.number:
             return None
         self.number, self.settings = number, settings

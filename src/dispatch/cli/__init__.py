@@ -4,8 +4,8 @@
 not wait for a table renderer. So this module imports Typer and nothing of the product, and the
 one-line help of each verb stands here, in the registry. A verb's module has an `app`, a `typer.Typer`.
 
-Exit codes are those of sysexits (`os.EX_*`): 0 done, 64 called wrongly, 77 not this user's data, 78 the
-settings have mistakes.
+Exit codes are those of sysexits (`os.EX_*`): 0 done, 64 called wrongly, 74 a file cannot be read or written
+just now, 77 not this user's data, 78 the settings have mistakes. The handbook has all of them.
 """
 
 from __future__ import annotations
@@ -107,6 +107,9 @@ def run(arguments: Sequence[str]) -> int:
         typer.echo(f"dispatch: {error}", err=True)
         typer.echo("dispatch: Run this as the user whose relay it is, or as root.", err=True)
         return os.EX_NOPERM
+    except OSError as error:
+        typer.echo(f"dispatch: {error}", err=True)
+        return os.EX_IOERR
     except typer.Abort:
         return 130
     return code if isinstance(code, int) else os.EX_OK

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -44,8 +45,14 @@ def serve(
         sources += ["--set", override]
 
     def welcome(settings: Settings, listening: Listening) -> None:
-        if not quiet:
+        if quiet:
+            return
+        try:
             typer.echo(_welcome(settings, listening))
+        except OSError:
+            # Nobody reads it, which is no reason to end; nor is what Python would flush at the end.
+            with suppress(OSError), Path(os.devnull).open("w") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
     raise typer.Exit(supervise(loaded, sources, report, welcome))
 

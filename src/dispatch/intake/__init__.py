@@ -1,6 +1,7 @@
 """Station 1, intake: admits or refuses, makes durable, acknowledges. No upstream, no database, nothing slow.
 
-- `listener`      sockets, connection counts, time limits: asyncio's side of a connection
+- `accepting`     connections from a listening socket, also while the machine has none to give
+- `listener`      connection counts, time limits: asyncio's side of a connection
 - `smtp_session`  one client's conversation: the sans-IO core asks, admission policy answers
 - `incoming`      the content of one submission while it arrives: in memory, or spilled to a file
 - `acceptance`    a whole submission becomes a record of the mail log, and an answer

@@ -13,7 +13,9 @@ import socket
 from collections import Counter
 from typing import cast
 
+from dispatch.intake.accepting import Accepting
 from dispatch.intake.smtp_session import Desk, SmtpSession
+from dispatch.observe import Reporter
 from dispatch.policy.admission import refuse_connection
 from dispatch.ports import Timer
 
@@ -44,16 +46,16 @@ class SmtpListener:
         self.connections: dict[SmtpConnection, None] = {}
         """In the order in which they came, so that a simulated run can be repeated."""
         self.per_address: Counter[str] = Counter()
-        self._servers: list[asyncio.Server] = []
+        self._accepting: list[Accepting] = []
         self._empty = asyncio.Event()
         self._empty.set()
         self._timer: Timer = desk.clock.call_later(SWEEP_S, self._sweep)
 
-    async def listen(self, sockets: tuple[socket.socket, ...]) -> None:
-        """Serve on sockets that are bound and listening already."""
-        loop = asyncio.get_running_loop()
+    def listen(self, sockets: tuple[socket.socket, ...], report: Reporter) -> None:
+        """Serve on sockets that are bound and listening already. A loop must be running."""
         for bound in sockets:
-            self._servers.append(await loop.create_server(self.accept, sock=bound, backlog=1024))
+            accepting = Accepting(bound, self.accept, clock=self.desk.clock, report=report)
+            self._accepting.append(accepting)
 
     def accept(self) -> SmtpConnection:
         """A protocol for the next connection."""
@@ -61,8 +63,7 @@ class SmtpListener:
 
     async def drain(self, grace_s: float) -> None:
         """No new connections; transactions under way finish within `grace_s`, the rest get 421."""
-        for server in self._servers:
-            server.close()
+        self._stop_accepting()
         for connection in list(self.connections):
             connection.session.drain()
         try:
@@ -74,9 +75,14 @@ class SmtpListener:
 
     def close(self) -> None:
         """Cut what is left."""
+        self._stop_accepting()
         self._timer.cancel()
         for connection in list(self.connections):
             connection.abort()
+
+    def _stop_accepting(self) -> None:
+        while self._accepting:
+            self._accepting.pop().close()
 
     def opened(self, connection: SmtpConnection) -> None:
         self.connections[connection] = None
@@ -102,8 +108,11 @@ class SmtpListener:
         self._timer = self.desk.clock.call_later(SWEEP_S, self._sweep)
         now_s = self.desk.clock.monotonic()
         oldest_s = now_s - self.rules.silence_s
-        for connection in [each for each in self.connections if each.heard_s < oldest_s]:
-            connection.silent(now_s)
+        for connection in list(self.connections):
+            if connection.session.unanswered(now_s):
+                connection.session.cut()
+            if connection.heard_s < oldest_s:
+                connection.silent(now_s)
 
 
 class SmtpConnection(asyncio.Protocol):

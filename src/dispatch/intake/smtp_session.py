@@ -8,6 +8,7 @@ never overtake the 250.
 Traps: an answer may come from within the call that asked for it (a refusal needs no disk), so a turn never
 begins within another one. And once content is on its way to the disk, nothing but the log's own answer may be
 said to its end of data: a 421 in its place would be a refusal of mail that is then delivered (RFC 1047).
+Where the log has none for too long, nothing is said, and the connection closed.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ from dispatch.smtp.server import ServerCore, ServerSettings
 
 THROTTLE_S = 2.0
 """How long each MAIL waits while the disk is nearly full."""
+ANSWER_S = 300.0
+"""How long a client waits for the answer to its end of data, at most: half of what RFC 5321 section
+4.5.3.2.6 asks of its patience. While no disk says whether the message is kept, either answer could be a lie.
+Without one the client must offer it again: it may arrive twice, and is not lost."""
 
 _OK = reply(250, "2.0.0", "OK")
 _SENDER_OK = reply(250, "2.1.0", "Sender OK")
@@ -106,8 +111,8 @@ class SmtpSession:
         self._incoming: Incoming | None = None
         self._waiting = False
         """A message of this client is being made durable, or an answer is delayed."""
-        self._storing = False
-        """It is the former."""
+        self._storing_since_s: float | None = None
+        """It is the former; since when."""
         self._turning = False
         self._held_back = False
         """It speaks on while it waits: it is not read meanwhile, so that its words need no memory."""
@@ -155,9 +160,13 @@ class SmtpSession:
         self._end(_TIMED_OUT)
         return True
 
+    def unanswered(self, now_s: float) -> bool:
+        """It has waited too long for what becomes of its message: it should be cut."""
+        return self._storing_since_s is not None and now_s - self._storing_since_s >= ANSWER_S
+
     def cut(self) -> None:
         """No time is left. Where a message is being made durable: no answer, rather than a wrong one."""
-        if self._storing:
+        if self._storing_since_s is not None:
             self._core.lost()
             self._flush()
         else:
@@ -270,7 +279,8 @@ class SmtpSession:
     def _content_ended(self, size_bytes: int) -> None:
         incoming, self._incoming = self._incoming, None
         assert incoming is not None, "content outside a transaction"
-        self._waiting = self._storing = True
+        self._waiting = True
+        self._storing_since_s = self._desk.clock.monotonic()
         incoming.end(self._submission(size_bytes), partial(self._answered, self._origin))
 
     def _submission(self, size_bytes: int) -> Submission:
@@ -295,7 +305,8 @@ class SmtpSession:
 
     def _go_on(self, answer: Reply) -> None:
         """The wait is over."""
-        self._waiting = self._storing = False
+        self._waiting = False
+        self._storing_since_s = None
         if self.closed:
             return
         self._core.answer(answer)

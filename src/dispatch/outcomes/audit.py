@@ -28,7 +28,15 @@ from dispatch.mail.ids import MessageId, accepted_ms, spool_form
 from dispatch.mail.message import Message
 from dispatch.ports import LogReader, Lsn
 from dispatch.spool.faults import CorruptError
-from dispatch.spool.records import Accepted, Attempted, Moved, Sending, UnreadableRecord, decode_ledger
+from dispatch.spool.records import (
+    Accepted,
+    Attempted,
+    LedgerRecord,
+    Moved,
+    Sending,
+    UnreadableRecord,
+    decode_ledger,
+)
 
 READ_BYTES = 1 << 20
 EXAMPLES_MAX = 20
@@ -157,11 +165,13 @@ class _Books:
         self._twice: dict[MessageId, int] = {}
 
     def enter(self, payload: bytes) -> None:
-        try:
-            record = decode_ledger(payload)
-        except UnreadableRecord:
-            self.unreadable += 1
-            return
+        for record in decode_ledger(payload):
+            if isinstance(record, UnreadableRecord):
+                self.unreadable += 1
+            else:
+                self._enter(record)
+
+    def _enter(self, record: LedgerRecord) -> None:
         self._records += 1
         if self._kept_from_ms is None:
             self._kept_from_ms = record.at_ms

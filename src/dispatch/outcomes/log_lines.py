@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from dispatch.mail.address import mask_address
 from dispatch.mail.delivery import DeliveryState
@@ -55,13 +55,6 @@ class LogRules(Protocol):
 
     @property
     def log_retrying(self) -> bool: ...
-
-
-class _Paths(NamedTuple):
-    """Who a message is from, and for."""
-
-    sender: str
-    recipients: tuple[str, ...]
 
 
 class LogLines:
@@ -133,15 +126,14 @@ class LogLines:
         words: str,
         wait_s: float | None = None,
     ) -> None:
-        paths = self._paths(message_id)
+        sender, addresses = self._paths(message_id, indexes)
         masked = self.rules.mask_recipient
         if masked and "@" in words:
             words = _ADDRESS.sub(lambda found: mask_address(found.group()), words)
-        for index in indexes:
-            address = paths.recipients[index] if paths is not None else ""
+        for address in addresses:
             fields: dict[str, object] = {
                 "id": spool_form(message_id),
-                "from": f"<{paths.sender}>" if paths is not None else None,
+                "from": None if sender is None else f"<{sender}>",
                 "to": f"<{mask_address(address) if masked else address}>" if address else None,
                 "relay": relay,
                 "status": state.value,
@@ -152,11 +144,14 @@ class LogLines:
                 fields["retry_in_s"] = wait_s
             self._report(event, **fields)
 
-    def _paths(self, message_id: MessageId) -> _Paths | None:
+    def _paths(self, message_id: MessageId, indexes: tuple[int, ...]) -> tuple[str | None, list[str]]:
+        """Who it is from, and the address of each of these recipients; None and empty where nobody knows."""
         accepted = self._accepted.get(message_id)
         if accepted is not None:
             envelope = accepted.message.envelope
-            addresses = tuple(recipient.address for recipient in envelope.recipients)
-            return _Paths(envelope.reverse_path, addresses)
+            return envelope.reverse_path, [envelope.recipients[index].address for index in indexes]
         kept = self._store.envelope_of(message_id)
-        return None if kept is None else _Paths(*kept)
+        if kept is None:
+            return None, [""] * len(indexes)
+        sender, addresses = kept
+        return sender, [addresses[index] for index in indexes]

@@ -2,6 +2,10 @@
 
 The ledger is read when a hint says that it grew, and at least once a second; but not more often than every
 `PACE_S`, because many records at a time cost a fraction of what they cost one by one.
+
+Mail goes first: on a machine that is busy the tables give way to it, and catch up when it has room. They
+must not fall behind without an end, since the ledger is kept until it was followed: behind by more than
+`BEHIND_BYTES_MAX`, and while the relay stops, they take the share of everybody else.
 """
 
 from __future__ import annotations
@@ -11,14 +15,15 @@ from collections.abc import Callable
 from typing import Protocol
 
 from dispatch.ports import Clock, Lsn, Mark, Timer, Worker
-from dispatch.store.sqlite import StoreDamaged
 
 TICK_S = 1.0
 PACE_S = 0.2
+BEHIND_BYTES_MAX = 64 << 20
+"""Of the ledger: more than a hundred thousand messages."""
 
 
 class Follower(Protocol):
-    """Reads the ledger from a cursor (`outcomes.tail`)."""
+    """Reads the ledger from a cursor (`outcomes.tail`). A step that raises may be repeated."""
 
     @property
     def cursor(self) -> Lsn: ...
@@ -34,26 +39,24 @@ class ControlService:
     def __init__(
         self,
         clock: Clock,
-        worker: Worker,
+        workers: tuple[Worker, Worker],
         follower: Follower,
         *,
         followed: Mark,
         durable: Callable[[], Lsn],
         fault: Callable[[Exception], None],
-        renew: Callable[[], Follower],
         publish: Callable[[], None],
         close: Callable[[], None],
     ) -> None:
-        """`durable` is how far the ledger goes. `renew` makes another follower, over tables made anew, where
-        those that there were are damaged. `publish` reads the settings again, and raises where they
-        have mistakes. `close` closes the databases."""
+        """Of the `workers`, the first gives way; only one is at work at a time. `durable` is how far the
+        ledger goes; `fault` is told what a step raised, once while it lasts. `publish` reads the settings
+        again, and raises where they have mistakes. `close` ends it all."""
         self._clock = clock
-        self._worker = worker
+        self._patient, self._pressed = workers
         self._follower = follower
         self._followed = followed
         self._durable = durable
         self._fault = fault
-        self._renew = renew
         self._publish = publish
         self._close = close
         self._busy = False
@@ -79,7 +82,10 @@ class ControlService:
     def _step(self) -> None:
         self._again = False
         self._stepped_s = self._clock.monotonic()
-        self._worker.call(self._follower.step, self._stepped)
+        behind_bytes = self._durable() - self._follower.cursor
+        pressed = behind_bytes > BEHIND_BYTES_MAX or self._caught_up is not None
+        worker = self._pressed if pressed else self._patient
+        worker.call(self._follower.step, self._stepped)
 
     def _stepped(self, more: bool | Exception) -> None:
         self._busy = False
@@ -88,8 +94,6 @@ class ControlService:
             if repr(more) != self._said:
                 self._said = repr(more)
                 self._fault(more)
-            if isinstance(more, StoreDamaged):
-                self._worker.call(self._renew, self._renewed)
             return
         self._said = ""
         self._followed.store(self._follower.cursor)
@@ -101,13 +105,6 @@ class ControlService:
             self._busy = True
             self._step()
         elif self._again:
-            self.wake()
-
-    def _renewed(self, follower: Follower | Exception) -> None:
-        if isinstance(follower, Exception):
-            self._fault(follower)
-        else:
-            self._follower = follower
             self.wake()
 
     async def drain(self, grace_s: float) -> None:
@@ -123,5 +120,6 @@ class ControlService:
 
     async def close(self) -> None:
         self._timer.cancel()
-        self._worker.close()
+        self._patient.close()
+        self._pressed.close()
         self._close()

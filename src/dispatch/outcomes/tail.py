@@ -100,10 +100,11 @@ class Tail:
         batch: list[Happened] = []
         gaps: list[Gap] = []
         for lsn, behind, payload in entries:
-            try:
-                batch.append((lsn, decode_ledger(payload)))
-            except UnreadableRecord as unreadable:
-                gaps.append(Gap(lsn, behind, str(unreadable)))
+            for place, record in enumerate(decode_ledger(payload), lsn):
+                if isinstance(record, UnreadableRecord):
+                    gaps.append(Gap(Lsn(place), behind, str(record)))
+                else:
+                    batch.append((Lsn(place), record))
         self._commit(batch, entries[-1].next)
         self.records += len(batch)
         self.unreadable += len(gaps)

@@ -8,6 +8,7 @@ for it to flow on when they do not.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from dispatch.mail.message import ContentFile
@@ -149,19 +150,20 @@ class Housekeeping:
             Placed(work.message.id, work.indexes) for work, _ in scheduler.works() if work.owner is None
         )
         now_ms = int(self._clock.wall() * 1000)
-        self._s.book.write(Checkpoint(now_ms, scheduler.cursor, tuple(live), sent, claimed))
+        self._s.book.begin(Checkpoint(now_ms, scheduler.cursor, tuple(live), sent, claimed))
         self._last = (low, self._s.book.written)
         self._s.book.once_durable(lambda: self._checkpointed(low))
 
     def _checkpointed(self, low: Lsn) -> None:
-        at = self._s.book.durable_lsn
-        self._checkpoint.store(at)
         self._released.store(low)
-        # A restart replays from where the parked store had followed, if that is earlier.
-        parking = self._s.parking
-        parking.follow(at)
-        keep = max(at - self._ledger_keep_bytes, 0)
-        self._s.book.release(Lsn(min(keep, parking.followed, self._followed.load())))
+        at = self._s.book.durable_lsn
+        self._s.parking.follow(at, partial(self._followed_to, at))
+
+    def _followed_to(self, checkpoint: Lsn) -> None:
+        """A restart may begin there: what the ledger says before it is in the parked store, too."""
+        self._checkpoint.store(checkpoint)
+        keep = max(checkpoint - self._ledger_keep_bytes, 0)
+        self._s.book.release(Lsn(min(keep, self._followed.load())))
 
     # ---------------------------------------------------------------- content whose time is over
 

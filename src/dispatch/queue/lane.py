@@ -64,9 +64,11 @@ class Lane:
 
     def slots(self, now_s: float) -> int:
         """How many transactions may start now."""
-        if not self.breaker.allows(now_s):
-            return 0
-        return min(self.relay.free(), self.window.limit - self.in_flight)
+        slots = min(self.relay.free(), self.window.limit - self.in_flight)
+        if self.breaker.state is BreakerState.CLOSED:
+            return slots
+        # A probe goes alone.
+        return min(slots, 1) if self.breaker.allows(now_s) else 0
 
     def blocked(self, now_s: float) -> bool:
         """Nothing of it will start for a while: what stands ready should be parked."""
@@ -106,13 +108,15 @@ class Lane:
         self, outcomes: tuple[Outcome, ...], report: Report, now_s: float, chance: float, *, large: bool
     ) -> None:
         """What an attempt that has just ended says about the relay: for its breaker and its window."""
-        timed_out = report.fault is not None and report.fault.kind is FaultKind.TIMEOUT
-        if timed_out or any(map(is_throttle, outcomes)):
-            self.window.throttled(now_s)
-        if any(outcome.scope is Scope.RELAY for outcome in outcomes if outcome.move is Move.DEFER):
-            hopeless = any(map(is_authentication_failure, outcomes))
-            self.breaker.failed(now_s, chance, at_once=hopeless)
-            return
+        fault = report.fault
+        if fault is not None or any(outcome.move is not Move.DELIVER for outcome in outcomes):
+            timed_out = fault is not None and fault.kind is FaultKind.TIMEOUT
+            if timed_out or any(map(is_throttle, outcomes)):
+                self.window.throttled(now_s)
+            if any(outcome.scope is Scope.RELAY for outcome in outcomes if outcome.move is Move.DEFER):
+                hopeless = any(map(is_authentication_failure, outcomes))
+                self.breaker.failed(now_s, chance, at_once=hopeless)
+                return
         if self.breaker.state is BreakerState.HALF_OPEN:
             self.window.recovered()
         self.breaker.succeeded(now_s)

@@ -80,8 +80,6 @@ class Parking:
         self._closed = False
         self.pending_bytes = 0
         """What waits for its commit, or to be explained by the ledger: the bound on taking up more."""
-        self.followed = Lsn(store.ledger_lsn)
-        """Up to there, what the ledger says of parked deliveries has been committed."""
 
     def reserve(self, change: Change) -> None:
         """It is going to be made, and is in memory from now on."""
@@ -92,9 +90,10 @@ class Parking:
         self._line.append(_Made(change, explained_by, done))
         self._soon()
 
-    def follow(self, lsn: Lsn) -> None:
-        """All that the ledger says up to there about parked deliveries is in the line before this."""
-        self._line.append(_Made(None, lsn, None))
+    def follow(self, lsn: Lsn, done: Callable[[], None]) -> None:
+        """All that the ledger says up to there about parked deliveries is in the line before this; `done`
+        when it is committed."""
+        self._line.append(_Made(None, lsn, done))
         self._soon()
 
     def claim(
@@ -205,7 +204,6 @@ class Parking:
                 self._answer_all(result)
                 return
             self._busy = False
-            self.followed = explained_by
             for made in batch:
                 if made.change is not None:
                     self.pending_bytes -= _cost_bytes(made.change)

@@ -58,7 +58,9 @@ def recover(
     """Read what the last run left. Nothing is written; blocks, so call it before the loop runs."""
     parked_through = Lsn(store.ledger_lsn)
     replay = Replay(parked_through)
-    damaged = replay.follow_all(Records(ledger, max(min(checkpoint, parked_through), ledger.oldest), alarm))
+    # The parked store is behind the checkpoint only where somebody put an older one back.
+    begin = checkpoint if checkpoint <= parked_through else Lsn(0)
+    damaged = replay.follow_all(Records(ledger, max(begin, ledger.oldest), alarm))
     if damaged or (checkpoint > 0 and checkpoint not in replay.checkpoints):
         damaged = True
         alarm("ledger_incomplete", checkpoint=checkpoint, records=replay.records)

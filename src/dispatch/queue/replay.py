@@ -75,12 +75,11 @@ class Records:
                 return
             for entry in entries:
                 self._cursor = entry.next
-                try:
-                    record = decode_ledger(entry.payload)
-                except UnreadableRecord as error:
-                    self._damage(error, entry.next)
-                    continue
-                yield entry.lsn, record
+                for place, record in enumerate(decode_ledger(entry.payload), entry.lsn):
+                    if isinstance(record, UnreadableRecord):
+                        self._damage(record, entry.next)
+                    else:
+                        yield Lsn(place), record
 
     def _damage(self, error: Exception, resume: Lsn) -> None:
         self.damaged = True

@@ -64,7 +64,7 @@ class Resumption:
             self._stand(standing, recovered.sent.get(standing.message.id, {}))
         self._scheduler.abandoned(freed)
         for entry in recovered.unreadable:
-            self._scheduler.take(entry)
+            self._scheduler.take(entry, self._now_ms)
         claimed = recovered.claimed if power else {}
         for message_id in recovered.sent.keys() | claimed.keys() | self._suspects.keys():
             sent, doubtful = recovered.sent.get(message_id, {}), claimed.get(message_id, set())
@@ -273,7 +273,7 @@ class Resumption:
         if scheduler.stopping or lane is None or lane.slots(now_s) < 1:
             scheduler.return_work(work)
             return False
-        scheduler.start(lane, work, now_s)
+        scheduler.start(lane, work, now_s, int(self._s.clock.wall() * 1000))
         return True
 
 

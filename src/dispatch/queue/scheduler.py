@@ -137,8 +137,9 @@ class Scheduler:
             self.cursor = error.resume
             self.wake()
             return
+        now_ms = self._now_ms()
         for entry in entries:
-            self.take(entry)
+            self.take(entry, now_ms)
             self.cursor = entry.next
         if entries:
             self.pump_all()
@@ -152,7 +153,7 @@ class Scheduler:
             and len(self.unreadable) < UNREADABLE_MAX
         )
 
-    def take(self, entry: Entry) -> None:
+    def take(self, entry: Entry, now_ms: int) -> None:
         """The ledger answers for it from here on."""
         try:
             message, content = decode_mail(entry.payload)
@@ -165,7 +166,7 @@ class Scheduler:
             return
         power = self._lost_power(entry.lsn)
         unanswered = self._s.unanswered(entry.lsn)
-        self._s.book.write(Accepted(self._now_ms(), message, entry.lsn, entry.next, unanswered, power))
+        self._s.book.write(Accepted(now_ms, message, entry.lsn, entry.next, unanswered, power))
         owner = self.custody.own(entry.lsn, message)
         whole = message.content_file or content
         for route, indexes in self._s.route(message):
@@ -193,11 +194,14 @@ class Scheduler:
             or not self._in_use(lane)
         ):
             return
-        now_s = self._s.clock.monotonic()
-        while self._s.in_hand.room and lane.slots(now_s) > 0 and (work := lane.take()) is not None:
+        now_s, now_ms = self._s.clock.monotonic(), self._now_ms()
+        for _ in range(min(lane.slots(now_s), self._s.in_hand.room)):
+            work = lane.take()
+            if work is None:
+                break
             work.slot = self._s.in_hand.note(work.message.id)
-            self.start(lane, work, now_s)
-        if lane.wants_more(now_s, self._now_ms()):
+            self.start(lane, work, now_s, now_ms)
+        if lane.wants_more(now_s, now_ms):
             self._claim(lane)
 
     def pump_all(self) -> None:
@@ -207,10 +211,10 @@ class Scheduler:
     def _in_use(self, lane: Lane) -> bool:
         return self.lanes.get(lane.rules.name) is lane
 
-    def start(self, lane: Lane, work: Work, now_s: float) -> None:
+    def start(self, lane: Lane, work: Work, now_s: float, now_ms: int) -> None:
         """Hand it to the relay; `_finished` follows, whatever happens."""
         work.started_s = now_s
-        work.started_ms = self._now_ms()
+        work.started_ms = now_ms
         lane.began(work)
         lane.breaker.started(now_s)
         self.under_way[work] = None

@@ -115,6 +115,7 @@ class DeliveryService:
         for worker in self._workers:
             worker.close()
         self._store.close()
+        self._s.book.hand_over()
         self._ledger.close()
         if not self.scheduler.under_way:
             self._s.in_hand.close()

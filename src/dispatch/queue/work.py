@@ -56,9 +56,11 @@ class Work:
     __slots__ = (
         "content",
         "deliveries",
+        "indexes",
         "large",
         "message",
         "owner",
+        "relay",
         "sent",
         "slot",
         "started_ms",
@@ -74,6 +76,12 @@ class Work:
     ) -> None:
         self.message = message
         self.deliveries = deliveries
+        # Asked for several times in the life of a work, and nearly every work has one delivery.
+        first = deliveries[0]
+        self.relay = first.relay
+        self.indexes = (
+            (first.index,) if len(deliveries) == 1 else tuple([delivery.index for delivery in deliveries])
+        )
         self.content = content
         self.large = not isinstance(content, bytes)
         """Its content is a file, and takes long to send."""
@@ -95,17 +103,9 @@ class Work:
         return min(content_bytes + DELIVERY_BYTES * len(self.deliveries), COUNTED_BYTES_MAX)
 
     @property
-    def relay(self) -> str:
-        return self.deliveries[0].relay
-
-    @property
     def attempt(self) -> int:
         """The number of the attempt that comes next, counted from 1."""
-        return 1 + max(delivery.attempts for delivery in self.deliveries)
-
-    @property
-    def indexes(self) -> tuple[int, ...]:
-        return tuple(delivery.index for delivery in self.deliveries)
+        return 1 + max([delivery.attempts for delivery in self.deliveries])
 
 
 def parked_work(parked: ParkedMessage) -> Work:

@@ -13,7 +13,8 @@ state is unknown, the logs are made for it, and the supervisor starts a fresh on
 a peer could cause them at will: `OSError`, and what escapes from one connection's protocol (the loop closes
 that connection). Both are reported.
 
-Exit codes: 0 drained; 70 a fault; 75 a lock is held; what `ChildFault` says (78: bad configuration).
+Exit codes: 0 drained; 70 a fault; 71 the machine has nothing left to live on (no descriptor for a loop); 75 a
+lock is held; what `ChildFault` says (74: settings cannot be read just now, 78: bad configuration).
 """
 
 from __future__ import annotations
@@ -112,13 +113,21 @@ def child_main(role: str, start: Start, report: Reporter) -> int:
     _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
     # The low default is for programs that use select(); a connection is a descriptor.
     resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
-    with asyncio.Runner(loop_factory=_best_loop()) as runner:
-        code = runner.run(run_child(role, start, report))
-        if code != 0:
-            # The loop's own clean-up waits for threads and tasks that may hang for the reason we end.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+    runner = asyncio.Runner(loop_factory=_best_loop())
+    life = run_child(role, start, report)
+    try:
+        code = runner.run(life)
+    except OSError as error:
+        # From the loop itself, its signals and pipes: what a service raises does not come here.
+        report("child_fatal", role=role, code=os.EX_OSERR, why=str(error))
+        life.close()
+        code = os.EX_OSERR
+    if code != 0:
+        # The loop's own clean-up waits for threads and tasks that may hang for the reason we end.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    runner.close()
     return code
 
 

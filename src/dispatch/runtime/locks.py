@@ -48,8 +48,12 @@ class FolderLock:
         except BaseException:
             os.close(fd)
             raise
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        try:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        except OSError:
+            # A full or failing disk: the lock is held all the same, only its holder goes without a name.
+            pass
         self.path = path
         self._fd = fd
 

@@ -97,6 +97,14 @@ class ChildProcess:
         """Its code, once it ended: below zero, the signal that killed it."""
         return self._popen.poll()
 
+    def wait(self, limit_s: float) -> bool:
+        """Wait until it has ended; whether it did within `limit_s`."""
+        try:
+            self._popen.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
     def close(self) -> None:
         os.close(self.status_fd)
 

@@ -3,7 +3,8 @@
 Each address of each port is tried by itself; what cannot be had is skipped, and said. All interfaces
 means two sockets, one for IPv4 and one for IPv6, so that peers are seen with the address they have; a machine
 without IPv6 just has one of them. Where port 25 was wanted and refused, 2525 is added at that address; where
-no SMTP port could be had at all, 2525 is added at every address wanted.
+no SMTP port could be had at all, 2525 is added at every address wanted. What fails for want of descriptors or
+memory is neither: the port is nobody else's, and the start as a whole is what failed.
 
 The sockets listen from here on: only `listen` proves that a port is ours (two sockets may be *bound* to one
 port under SO_REUSEADDR), and a client that connects while intake still recovers its log waits for the
@@ -26,6 +27,7 @@ from typing import NamedTuple
 
 from dispatch.observe import Reporter
 from dispatch.runtime.inheritance import Listener
+from dispatch.runtime.shortage import SHORTAGE
 
 SMTP_PORT = 25
 FALLBACK_PORT = 2525
@@ -78,12 +80,24 @@ def bind_listeners(
     smtp_port: int = SMTP_PORT,
     fallback_port: int = FALLBACK_PORT,
 ) -> Listening:
-    """Bind what can be bound; never raises for a port.
+    """Bind what can be bound.
 
     `patience_s`, for all ports together: how long a port in use is tried again, since the
     children of an older set may still be closing it. Addresses that are no IP literals raise `ValueError`.
+    Where the machine is short of something, `OSError`, and nothing stays bound: to be tried again.
     """
     binder = _Binder(report, time.monotonic() + patience_s, pause)
+    try:
+        _bind_all(binder, wanted, report, smtp_port, fallback_port)
+    except BaseException:
+        binder.bound.close()
+        raise
+    return binder.bound
+
+
+def _bind_all(
+    binder: _Binder, wanted: Sequence[Wanted], report: Reporter, smtp_port: int, fallback_port: int
+) -> None:
     at_fallback: list[str] = []
     for want in wanted:
         refused_at = binder.bind(want)
@@ -97,7 +111,6 @@ def bind_listeners(
     if addresses and not any(w.port == fallback_port for w in smtp):
         report("port_fallback", port=fallback_port, addresses=addresses)
         binder.bind(Wanted("smtp", fallback_port, () if addresses == _ALL else addresses))
-    return Listening(tuple(binder.listeners))
 
 
 class _Binder:
@@ -106,6 +119,10 @@ class _Binder:
         self._deadline_s = deadline_s
         self._pause = pause
         self.listeners: list[Listener] = []
+
+    @property
+    def bound(self) -> Listening:
+        return Listening(tuple(self.listeners))
 
     def bind(self, want: Wanted) -> list[str]:
         """Try every address; those where the port belongs to somebody else, or is not for us."""
@@ -119,6 +136,8 @@ class _Binder:
                     self._report("address_family_absent", address=address, port=port)
                     continue
                 reason = os.strerror(error.errno) if error.errno else str(error)
+                if error.errno in SHORTAGE:
+                    raise OSError(error.errno, reason, f"port {port} at {address}") from error
                 self._report(
                     "port_refused",
                     purpose=want.purpose,

@@ -11,36 +11,50 @@ in that order, without waiting for one another: the logs between them are the bu
 Life: a child that dies is started again (`restarts` says when, or that the whole gives up); one that
 is silent for too long is aborted, so that it shows where it hangs, and then killed.
 
+Faults of the machine in our own work: what a start needs is tried again while the machine may only lack it
+for a moment; a child that cannot be started is one that died. Any other is one line and an end, and no child
+is left.
+
 End: SIGTERM and SIGINT drain the roles one after another in `drain_order`, each within its own time:
 no new mail, then what is under way, then the accounts of it. A second one, `repeat_after_s` later or
 more, or SIGQUIT ends all at once; sooner it is the same wish said twice (Ctrl-C and a service manager
 that signals the whole group do that). Nothing that was acknowledged depends on any of this: a drain
 saves others from seeing cut connections, and us from uncertain attempts.
 
-Exit codes: 0 after a drain or a hurried end; 70 if a child had to be killed or failed in it; 75 if the data
-folder is in use; else the code of the child that could not be started.
+Exit codes: 0 after a drain or a hurried end; 70 if a child had to be killed or failed in it; 71 after a fault
+of the machine; 75 if the data folder is in use; else the code of the child that could not be started.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from dispatch.observe import Reporter
 from dispatch.runtime import inheritance, notify
 from dispatch.runtime.locks import LOCK_NAME, FolderLock, LockHeld, held_by
 from dispatch.runtime.process import ChildPace, ChildProcess, ChildSpec
 from dispatch.runtime.restarts import GiveUp, RestartLimits, Restarts
+from dispatch.runtime.shortage import SHORTAGE
 from dispatch.runtime.signals import SignalInbox
+
+T = TypeVar("T")
 
 SUPERVISOR_LOCK = "supervisor.lock"
 _NEVER = float("inf")
 _OTHER_DATA = "a relay runs on this data directory: stop it, or name another directory with --data"
+
+_STOPS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
+# Room may be made, a disk may have failed once, or be mounted for reading until it is checked.
+_MAY_PASS = SHORTAGE | {errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 # A signal of ours may also reach a child that has no handler yet, or no longer.
 _ENDS_AS_ASKED = frozenset({os.EX_OK, -signal.SIGTERM, -signal.SIGQUIT, -signal.SIGHUP})
@@ -54,6 +68,8 @@ class SupervisorLimits:
     pace: ChildPace = field(default_factory=ChildPace)
     older_set_s: float = 15.0
     """How long the children of a killed supervisor may take to end."""
+    patience_s: float = 15.0
+    """How long what a start needs is tried again while the machine lacks it."""
     drain_margin_s: float = 10.0
     """How much longer than its own drain time a child may take before it is killed."""
     hurry_s: float = 6.0
@@ -70,6 +86,10 @@ class SupervisorLimits:
     """The supervisor itself woke up so much too late: the machine slept, and nobody was silent."""
     tick_s: float = 1.0
     """It wakes up at least so often, to notice that."""
+
+
+class _StopAsked(Exception):
+    """Before anything was started."""
 
 
 class _Role:
@@ -98,7 +118,8 @@ class Supervisor:
     ) -> None:
         """`role_folders`: whose `lock` each role holds for life. `ready`: called once, when all are ready.
 
-        `prepare` is called when the data folder is ours, and may take a few seconds to bind its ports.
+        `prepare` is called when the data folder is ours, and may take a few seconds to bind its ports. It is
+        called again where it raised `OSError`: then nothing of it may have stayed.
         """
         self._data = data
         self._prepare = prepare
@@ -110,7 +131,8 @@ class Supervisor:
         self._inbox = SignalInbox(
             (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD)
         )
-        self._selector = selectors.DefaultSelector()
+        # No epoll: with a handful of pipes it is no faster, and each of them would be a call that can fail.
+        self._selector = selectors.PollSelector()
         self._roles: dict[str, _Role] = {}
         self._lifeline_fd = -1
         """The children's end; ours is only ever closed."""
@@ -123,33 +145,87 @@ class Supervisor:
         self._exit_code = 0
 
     def run(self) -> int:
-        """Block until the end; the exit code. Main thread only."""
+        """Block until the end; the exit code. Main thread only. `PermissionError`: this is not our data."""
         os.umask(0o077)
-        try:
-            lock = FolderLock(self._data / SUPERVISOR_LOCK)
-        except LockHeld as held:
-            self._report("lock_held", path=held.path, pid=held.pid, hint=_OTHER_DATA)
-            return os.EX_TEMPFAIL
-        self._inbox.open()
-        self._selector.register(self._inbox.fd, selectors.EVENT_READ)
-        self._lifeline_fd, lifeline_own_end = os.pipe2(os.O_CLOEXEC)
-        try:
-            code = self._wait_for_older_set()
-            if code is None:
-                self._start_all()
-                self._serve()
-                code = self._exit_code
+        with ExitStack() as until_end:
+            try:
+                code = self._live(until_end)
+            except LockHeld as held:
+                self._report("lock_held", path=held.path, pid=held.pid, hint=_OTHER_DATA)
+                return os.EX_TEMPFAIL
+            except PermissionError:
+                raise
+            except OSError as error:
+                code = os.EX_OSERR
+                self._report("supervisor_fault", why=str(error), code=code)
+            finally:
+                # Whatever ended us, no child outlives us.
+                self._end_children()
             self._report("stopped", code=code)
             return code
-        finally:
-            # Also on a fault of our own: from here on no child outlives us.
-            os.close(lifeline_own_end)
-            os.close(self._lifeline_fd)
-            self._selector.close()
-            self._inbox.close()
-            lock.release()
+
+    def _live(self, until_end: ExitStack) -> int:
+        self._inbox.open()
+        until_end.callback(self._inbox.close)
+        self._selector.register(self._inbox.fd, selectors.EVENT_READ)
+        until_end.callback(self._selector.close)
+        self._lifeline_fd, lifeline_own_end = os.pipe2(os.O_CLOEXEC)
+        until_end.callback(os.close, self._lifeline_fd)
+        until_end.callback(os.close, lifeline_own_end)
+        try:
+            lock = self._patiently(lambda: FolderLock(self._data / SUPERVISOR_LOCK))
+            until_end.callback(lock.release)
+            code = self._patiently(self._wait_for_older_set)
+            if code is not None:
+                return code
+            specs = self._patiently(self._prepare)
+        except _StopAsked:
+            return 0
+        self._plan(specs)
+        self._serve()
+        return self._exit_code
+
+    def _end_children(self) -> None:
+        """Those that a fault has left: after an end in order there are none. Takes signals and time only."""
+        left = [role.process for role in self._roles.values() if role.process is not None]
+        for process in left:
+            process.send(signal.SIGQUIT)
+        kill_at_s = time.monotonic() + self._limits.hurry_s
+        for process in left:
+            if not process.wait(max(0.0, kill_at_s - time.monotonic())):
+                self._report("child_killed", role=process.spec.role, pid=process.pid)
+                process.send(signal.SIGKILL)
+                process.wait(self._limits.abort_s)
+            code = process.ended()
+            how = "not yet" if code is None else _how(code)
+            self._report("child_ended", role=process.spec.role, pid=process.pid, how=how)
 
     # Start
+
+    def _patiently(self, step: Callable[[], T]) -> T:
+        """Do it, and again while the machine may only lack it for a moment.
+
+        Raises the last `OSError`, or `_StopAsked`.
+        """
+        give_up_s = time.monotonic() + self._limits.patience_s
+        wait_s = self._limits.restarts.first_s
+        while True:
+            try:
+                return step()
+            except OSError as error:
+                if error.errno not in _MAY_PASS or time.monotonic() + wait_s > give_up_s:
+                    raise
+                self._report("supervisor_fault", why=str(error), again_in_s=wait_s)
+            self._pause(wait_s)
+            wait_s = min(wait_s * 2, self._limits.restarts.longest_s)
+
+    def _pause(self, wait_s: float) -> None:
+        """Raises `_StopAsked`."""
+        until_s = time.monotonic() + wait_s
+        while (left_s := until_s - time.monotonic()) > 0:
+            self._selector.select(left_s)
+            if self._inbox.take().keys() & _STOPS:
+                raise _StopAsked
 
     def _wait_for_older_set(self) -> int | None:
         """None: the folders are free. Otherwise the code to exit with."""
@@ -168,14 +244,12 @@ class Supervisor:
             if not said:
                 self._report("older_set_waiting", wait_s=self._limits.older_set_s, **held)
                 said = True
-            self._selector.select(0.05)
-            came = self._inbox.take()
-            if came.keys() & {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}:
-                return 0
+            self._pause(0.05)
 
-    def _start_all(self) -> None:
+    def _plan(self, specs: Sequence[ChildSpec]) -> None:
+        """Every role is to be started now."""
         now_s = time.monotonic()
-        for spec in self._prepare():
+        for spec in specs:
             assert spec.role in self._drain_order, f"{spec.role} has no place in the drain order"
             role = self._roles[spec.role] = _Role(spec, self._limits.restarts)
             role.start_at_s = now_s

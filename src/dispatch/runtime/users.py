@@ -19,6 +19,7 @@ from pathlib import Path
 
 from dispatch.observe import Reporter
 from dispatch.runtime.process import RunAs
+from dispatch.runtime.shortage import SHORTAGE
 
 _TRIAL_S = 20.0
 _TRIAL = """
@@ -36,7 +37,8 @@ def unprivileged_user(
 ) -> RunAs | None:
     """The first of the named users that exists and can use the folders; None: stay who we are.
 
-    Staying root is said loudly (`user_kept`), with what is in the way of each candidate.
+    Staying root is said loudly (`user_kept`), with what is in the way of each candidate. Raises `OSError`
+    where nobody can be tried: root is not kept for want of a descriptor.
     """
     if os.geteuid() != 0:
         return None
@@ -73,7 +75,11 @@ def _obstacle(run_as: RunAs, reads: Sequence[Path], writes: Sequence[Path]) -> s
             extra_groups=list(run_as.groups),
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
+        if error.errno in SHORTAGE:
+            raise
+        return str(error)
+    except subprocess.TimeoutExpired as error:
         return str(error)
     if trial.returncode == 0:
         return None

@@ -18,7 +18,7 @@ handed down from where they were loaded.
 from dispatch.settings.changes import changes, values_of
 from dispatch.settings.keys import Role
 from dispatch.settings.loading import Loaded, load
-from dispatch.settings.mistakes import Mistake, Origin, SettingsErrors
+from dispatch.settings.mistakes import Mistake, Origin, SettingsErrors, SettingsUnreadable
 from dispatch.settings.model import Relay, Rule, Settings
 from dispatch.settings.rules import router
 
@@ -31,6 +31,7 @@ __all__ = [
     "Rule",
     "Settings",
     "SettingsErrors",
+    "SettingsUnreadable",
     "changes",
     "load",
     "router",

@@ -54,15 +54,13 @@ def load(
     default_file: Path = sources.DEFAULT_FILE,
     host_name: str | None = None,
 ) -> Loaded:
-    """Read and check all sources; raises `SettingsErrors` with every mistake.
+    """Read and check all sources; raises `SettingsErrors` with every mistake, or `SettingsUnreadable`.
 
     `config` must exist where it is given, `default_file` need not. `overrides` are the values of
     `--set`. `host_name` stands in for the machine's own.
     """
     values = _Values()
-    file = config or (default_file if default_file.exists() else None)
-    if file is not None:
-        values.take(*sources.from_file(file))
+    values.take(*sources.from_file(config or default_file, required=config is not None))
     given, mistakes, ignored = sources.from_environment(environ or {})
     values.take(given, mistakes)
     values.take(*sources.from_overrides(overrides))

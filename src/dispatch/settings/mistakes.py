@@ -4,11 +4,14 @@ A mistake is for the person who made it: it names the place, the key, what is wr
 about it. All mistakes of all sources are reported at once, so that a file is repaired in one go.
 
     SettingsErrors      the settings cannot be used; holds every `Mistake`
+    SettingsUnreadable  an `OSError`: a file of them cannot be read just now, and nobody made a mistake
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 
@@ -52,3 +55,17 @@ class SettingsErrors(Exception):
     def __init__(self, mistakes: Sequence[Mistake]) -> None:
         super().__init__("\n".join(map(str, mistakes)))
         self.mistakes = tuple(mistakes)
+
+
+class SettingsUnreadable(OSError):
+    """The disk failed, or descriptors or memory are short (EIO, EMFILE, …): what stands there is unknown.
+
+    The next try may be good, so nothing may be concluded from it, least of all that a file is absent.
+    """
+
+    def __init__(self, path: Path, cause: OSError) -> None:
+        super().__init__(cause.errno, cause.strerror, str(path))
+
+    def __str__(self) -> str:
+        name = errno.errorcode.get(self.errno or 0, "no errno")
+        return f"{self.filename} cannot be read: {self.strerror} ({name})"

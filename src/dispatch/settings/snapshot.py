@@ -17,12 +17,16 @@ It does not seal secrets: no key of this version is one.
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from dispatch.settings.keys import ROLES, WITHHELD, Role
+from dispatch.settings.mistakes import SettingsUnreadable
 from dispatch.settings.model import KEYS, REPEATED, Settings
 
 _FORMAT = 1
@@ -43,28 +47,45 @@ class _File(msgspec.Struct, frozen=True):
 
 
 def publish(folder: Path, settings: Settings) -> int:
-    """Write a snapshot for every role; returns its number, from 1. Raises `OSError`.
+    """Write a snapshot for every role; returns its number, from 1. Raises `OSError`, which names the file.
 
     The folder is made where it is missing (0700); files are for their owner only (0600).
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     number = 1 + max(_number(_path(folder, role)) for role in ROLES)
     for role in ROLES:
-        _replace(_path(folder, role), _encode(number, settings, role))
-    _sync_folder(folder)
+        with _naming(_path(folder, role)):
+            _replace(_path(folder, role), _encode(number, settings, role))
+    with _naming(folder):
+        _sync_folder(folder)
     return number
 
 
-def load(folder: Path, role: Role) -> tuple[int, Settings]:
-    """The latest number and settings for one role; raises `NoSnapshot`.
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """What a write or a sync raises does not say of which file."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
-    Using a setting that the role is not told is an `AssertionError`.
+
+def load(folder: Path, role: Role) -> tuple[int, Settings]:
+    """The latest number and settings for one role.
+
+    Raises `NoSnapshot`; `PermissionError` where another user published; `SettingsUnreadable` where nothing
+    can be said of what is there, and the next try may be good. Using a setting that the role is not told is
+    an `AssertionError`.
     """
     path = _path(folder, role)
     try:
         file = msgspec.json.decode(path.read_bytes(), type=_File)
-    except (OSError, msgspec.MsgspecError) as error:
+    except (FileNotFoundError, msgspec.MsgspecError) as error:
         raise NoSnapshot(f"{path}: {error}") from error
+    except PermissionError:
+        raise
+    except OSError as error:
+        raise SettingsUnreadable(path, error) from error
     if file.format != _FORMAT:
         raise NoSnapshot(f"{path} has format {file.format}: this version reads {_FORMAT}")
     return file.number, _withholding(file.settings, role)
@@ -104,11 +125,16 @@ def _path(folder: Path, role: Role) -> Path:
 
 
 def _number(path: Path) -> int:
-    """The number of a file, 0 where none can be read: what is damaged is to be replaced."""
+    """The number of a file, 0 where it holds none: what is damaged is to be replaced."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=_Number).number
-    except (OSError, msgspec.MsgspecError):
+    except (FileNotFoundError, msgspec.MsgspecError):
         return 0
+    except OSError as error:
+        # A sector gone bad is damage; what is only unreadable now may hold the highest number.
+        if error.errno == errno.EIO:
+            return 0
+        raise
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -12,6 +12,7 @@ strings could mislead. The answer is only ever shown to a person.
 
 from __future__ import annotations
 
+import errno
 import re
 import tomllib
 from collections import Counter
@@ -19,13 +20,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dispatch.settings.mistakes import Mistake, Origin
+from dispatch.settings.mistakes import Mistake, Origin, SettingsUnreadable
 from dispatch.settings.model import REPEATED, SECTIONS
 
 DEFAULT_FILE = Path("/etc/dispatch/dispatch.toml")
 _VARIABLE_PREFIX = "DISPATCH_"
 _TABLE = re.compile(r"\s*(\[\[?)\s*([^\]#]+?)\s*\]")
 _ASSIGNMENT = re.compile(r"\s*([A-Za-z0-9_.\"' -]+?)\s*=")
+# What a person can mend, by another name or another mode.
+_MISNAMED = frozenset(
+    {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES, errno.EPERM}
+)
 _TOML_POSITION = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
@@ -47,13 +52,20 @@ class Given(NamedTuple):
         return f"{self.table}.{self.name}" if self.table else self.name
 
 
-def from_file(path: Path) -> tuple[list[Given], list[Mistake]]:
-    """What the file says; a file that cannot be read or understood is a mistake of its own."""
+def from_file(path: Path, *, required: bool) -> tuple[list[Given], list[Mistake]]:
+    """What the file says; one that cannot be understood, is absent or is not ours, is a mistake of its own.
+
+    Where it is not `required`, its absence is no mistake. `SettingsUnreadable` where it may well be good.
+    """
     whole = Origin("file", str(path))
     try:
         text = path.read_text("utf-8")
         tables = tomllib.loads(text)
     except OSError as error:
+        if error.errno not in _MISNAMED:
+            raise SettingsUnreadable(path, error) from error
+        if not required and isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            return [], []
         remedy = "name a file that this user can read"
         return [], [Mistake(whole, "", f"cannot be read: {error.strerror}", remedy)]
     except UnicodeDecodeError as error:

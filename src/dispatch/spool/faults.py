@@ -50,7 +50,17 @@ class CorruptError(LogFault):
         """File name of the segment that holds `start`, or where it should be."""
 
 
-def append_fault(error: Exception) -> AppendFault:
-    """What a failed write or sync means for the records that waited on it."""
+def append_fault(error: Exception, doing: str = "written") -> AppendFault:
+    """What a failed write or sync means for the records that waited on it.
+
+    The detail is the same as long as the cause is: it names no file, because each try has another one.
+    """
     full = isinstance(error, OSError) and error.errno in _NO_ROOM
-    return AppendFault(full=full, detail=str(error) or type(error).__name__)
+    return AppendFault(full=full, detail=f"cannot be {doing}: {cause(error)}")
+
+
+def cause(error: Exception) -> str:
+    """What went wrong, without the file that it went wrong with."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror} (errno {error.errno})"
+    return str(error) or type(error).__name__

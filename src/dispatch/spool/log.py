@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from dispatch.ports import AppendFault, Buffer, Chance, Clock, Disk, Lsn, Mark, Threads, Timer
+from dispatch.ports import AppendFault, Buffer, Chance, Clock, Disk, Lsn, Mark, Soon, Threads, Timer
 from dispatch.spool.commit import Append, Commit, OpenSegment, WriteBatch
 from dispatch.spool.faults import LogUnwell, append_fault
 from dispatch.spool.frames import GENESIS, align, frames_bytes
@@ -40,8 +40,6 @@ BATCH_BYTES_MAX = 4 << 20
 """A commit takes no more: the latency of one must not grow with the backlog."""
 RETRY_S_MIN = 0.1
 RETRY_S_MAX = 10.0
-
-Soon = Callable[[Callable[[], None]], object]
 
 
 class _Link(NamedTuple):
@@ -195,7 +193,7 @@ class SegmentLog:
                 name = self._links.popleft().name
                 self._durable_links.discard(name.base)
                 released.append(str(name))
-        if released:
+        if released or self._spares.behind:
             self._upkeep.call(partial(self._spares.recycle, released), self._upkept)
 
     def _superseded(self) -> int:
@@ -432,7 +430,7 @@ class SegmentLog:
 
     def _abandon(self, error: Exception, unwritten: WriteBatch | None) -> None:
         """Give up the open segment, and with it everything that is not durable."""
-        fault = append_fault(error)
+        fault = append_fault(error, "synced" if unwritten is None else "written")
         self._doubted = True
         self._told.doubted(True)
         batches, self._written = self._written, []

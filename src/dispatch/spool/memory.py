@@ -10,13 +10,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from dispatch.ports import AppendFault, Buffer, Clock, Entry, Lsn
+from dispatch.ports import AppendFault, Buffer, Clock, Entry, Lsn, Soon
 from dispatch.spool.faults import ReleasedError
 
 _FRAME_BYTES = 1
 """Even an empty record takes a place of its own."""
-
-Soon = Callable[[Callable[[], None]], object]
 
 
 class MemoryLog:

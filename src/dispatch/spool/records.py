@@ -8,9 +8,13 @@ Mail log, one record a message::
 
     format (1) | head length (4, little endian) | head: msgpack(Message) | content, unless in a file
 
-Ledger, one record a happening::
+Ledger, one frame for what happened in a turn of delivery's loop::
 
-    format (1) | msgpack(one of `LedgerRecord`)
+    format (1) | msgpack(array of `LedgerRecord`), its length always in four bytes
+
+A record of the ledger has a *place*: its frame's LSN and its position in the frame, added. No two records
+have the same, since none is shorter than a byte, and places grow in the order of the records. Only the place
+of a frame's first record can be read from.
 
 Nothing is ever unpickled, and nothing here trusts a length it did not check.
 """
@@ -18,7 +22,7 @@ Nothing is ever unpickled, and nothing here trusts a length it did not check.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -30,7 +34,7 @@ from dispatch.mail.reply import Reply
 from dispatch.ports import Buffer, Lsn
 
 MAIL_FORMAT = 1
-LEDGER_FORMAT = 1
+LEDGER_FORMAT = 2
 
 _HEAD = struct.Struct("<BI")
 
@@ -198,19 +202,60 @@ class Checkpoint(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="ch
 
 LedgerRecord = Accepted | Sending | Attempted | Parked | Claimed | Moved | Checkpoint
 
-_encode_ledger = msgspec.msgpack.Encoder().encode
-_decode_ledger: Callable[[Buffer], LedgerRecord] = msgspec.msgpack.Decoder(LedgerRecord).decode
-_LEDGER_HEAD = bytes([LEDGER_FORMAT])
+LEDGER_FRAME_BYTES_MAX = 1 << 16
+"""A frame takes no further record once it is as large. One record alone may be larger."""
+
+_FRAME_HEAD = struct.Struct(">BBI")
+_ARRAY_32 = 0xDD
+_encode_into = msgspec.msgpack.Encoder().encode_into
+_decode_frame: Callable[[Buffer], list[LedgerRecord]] = msgspec.msgpack.Decoder(list[LedgerRecord]).decode
+_decode_apart: Callable[[Buffer], list[msgspec.Raw]] = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
+_decode_record: Callable[[Buffer], LedgerRecord] = msgspec.msgpack.Decoder(LedgerRecord).decode
 
 
-def encode_ledger(record: LedgerRecord) -> tuple[Buffer, ...]:
-    return (_LEDGER_HEAD + _encode_ledger(record),)
+class LedgerFrame:
+    """Records on their way into the ledger, together."""
+
+    __slots__ = ("_bytes", "records")
+
+    def __init__(self) -> None:
+        self._bytes = bytearray(_FRAME_HEAD.size)
+        self.records = 0
+
+    def add(self, record: LedgerRecord) -> None:
+        _encode_into(record, self._bytes, -1)
+        self.records += 1
+
+    @property
+    def full(self) -> bool:
+        return len(self._bytes) >= LEDGER_FRAME_BYTES_MAX
+
+    def payload(self) -> Buffer:
+        """What `decode_ledger` reads; nothing may be added any more."""
+        _FRAME_HEAD.pack_into(self._bytes, 0, LEDGER_FORMAT, _ARRAY_32, self.records)
+        return self._bytes
 
 
-def decode_ledger(payload: bytes) -> LedgerRecord:
+def decode_ledger(payload: bytes) -> Sequence[LedgerRecord | UnreadableRecord]:
+    """The records of a frame in order; what is none stands there as why it is none."""
     if not payload or payload[0] != LEDGER_FORMAT:
-        raise UnreadableRecord(f"ledger record format {payload[:1].hex()!r}: this version reads '01'")
+        return [UnreadableRecord(f"ledger format {payload[:1].hex()!r}: this version reads '02'")]
+    frame = memoryview(payload)[1:]
     try:
-        return _decode_ledger(memoryview(payload)[1:])
+        return _decode_frame(frame)
+    except msgspec.MsgspecError:
+        return _decode_what_can_be(frame)
+
+
+def _decode_what_can_be(frame: memoryview) -> list[LedgerRecord | UnreadableRecord]:
+    try:
+        apart = _decode_apart(frame)
     except msgspec.MsgspecError as error:
-        raise UnreadableRecord(f"ledger record: {error}") from error
+        return [UnreadableRecord(f"ledger frame: {error}")]
+    records: list[LedgerRecord | UnreadableRecord] = []
+    for raw in apart:
+        try:
+            records.append(_decode_record(raw))
+        except msgspec.MsgspecError as error:
+            records.append(UnreadableRecord(f"ledger record: {error}"))
+    return records

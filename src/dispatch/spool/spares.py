@@ -44,12 +44,19 @@ class Spares:
         found = [match for name in disk.names(folder) if (match := _NAME.fullmatch(name))]
         self._numbers = count(max((int(match[1], 16) for match in found), default=0) + 1)
         self._unfinished: list[str] = []
+        self._released: deque[str] = deque()
+        """Segments that nobody needs, oldest first, and that are segments still."""
         for match in found:
             (self._ready if self._is_full(match[0]) else self._unfinished).append(match[0])
 
     @property
     def ready(self) -> int:
         return len(self._ready)
+
+    @property
+    def behind(self) -> bool:
+        """Something that was released is a segment still: it is about to be recycled, or could not be."""
+        return bool(self._released)
 
     def _path(self, name: str) -> str:
         return f"{self._folder}/{name}"
@@ -99,21 +106,34 @@ class Spares:
     def recycle(self, segment_names: Sequence[str]) -> None:
         """Make spares of released segments, oldest first, or remove what is beyond the bound.
 
-        Raises `OSError`; what was not reached is still a segment, and is released again after a restart.
+        Raises `OSError`. What was not reached is still a segment, and comes before all others the next time:
+        a log in which an older segment stays while a later one goes would look damaged.
         """
-        for segment_name in segment_names:
+        self._released.extend(segment_names)
+        while self._released:
+            spare = self._take_name_from(self._released[0])
+            self._released.popleft()
             try:
-                if self.ready >= self._most:
-                    self._disk.remove(self._path(segment_name))
-                    continue
-                name = self._new_name()
-                self._disk.rename(self._path(segment_name), self._path(name))
-            except FileNotFoundError:
-                continue
-            # The old name must be gone for good before its bytes may change.
-            self._disk.sync_folder(self._folder)
-            self._complete(name, create=False)
-        self._disk.sync_folder(self._folder)
+                # The old name must be gone for good before its bytes may change, or the next one goes.
+                self._disk.sync_folder(self._folder)
+            except OSError:
+                if spare is not None:
+                    self._discard(spare)
+                raise
+            if spare is not None:
+                self._complete(spare, create=False)
+
+    def _take_name_from(self, segment_name: str) -> str | None:
+        """It is no segment any more; the spare that it is now, if one is wanted."""
+        try:
+            if self.ready >= self._most:
+                self._disk.remove(self._path(segment_name))
+                return None
+            spare = self._new_name()
+            self._disk.rename(self._path(segment_name), self._path(spare))
+        except FileNotFoundError:
+            return None
+        return spare
 
     def refill(self) -> None:
         """Write new spares until half the bound is ready, or the disk has no room to give.

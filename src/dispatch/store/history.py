@@ -14,7 +14,7 @@ when there is time; until then readers look through the rows that are missing fr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import cast
@@ -64,7 +64,9 @@ class HistoryStore:
         self._given: set[int] = set()
 
     @classmethod
-    def open(cls, path: Path, *, vfs: str | None = None) -> HistoryStore:
+    def open(
+        cls, path: Path, *, vfs: str | None = None, sync_folder: Callable[[], None] | None = None
+    ) -> HistoryStore:
         """Open or make the database. Raises `StoreFault`. On a `vfs`, nobody else can read it meanwhile."""
         connection = open_database(
             path,
@@ -75,6 +77,7 @@ class HistoryStore:
             page_size_bytes=PAGE_SIZE_BYTES,
             checkpoint_pages=CHECKPOINT_PAGES,
             vfs=vfs,
+            sync_folder=sync_folder,
         )
         with closed_on_failure(connection):
             return cls(connection)
@@ -163,12 +166,16 @@ class HistoryStore:
 
     def index(self, limit: int) -> int:
         """Put up to so many messages into the search index; returns how many. Raises `StoreFault`."""
-        with transaction(self._connection):
+        with faults("history: index"):
             late = [row[0] for row in self._execute(_SQL["late_to_search"], (limit,))]
             fresh = [
                 cast(int, row[0])
                 for row in self._execute(_SQL["next_to_search"], (self._through, limit - len(late)))
             ]
+        if not late and not fresh:
+            # Asked each second: an idle relay leaves its disk alone.
+            return 0
+        with transaction(self._connection):
             self._executemany(_SQL["index_message"], [(number,) for number in (*late, *fresh)])
             self._executemany(_SQL["drop_search_late"], [(number,) for number in late])
             through = fresh[-1] if fresh else self._through

@@ -21,7 +21,7 @@ be read from the database again, which is what happens after a transaction that 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -90,7 +90,9 @@ class ParkedStore:
         self._load_lanes()
 
     @classmethod
-    def open(cls, path: Path, *, vfs: str | None = None) -> ParkedStore:
+    def open(
+        cls, path: Path, *, vfs: str | None = None, sync_folder: Callable[[], None] | None = None
+    ) -> ParkedStore:
         """Open or make the database. Raises `StoreFault`; `StoreBusy` where another process has it."""
         connection = open_database(
             path,
@@ -101,6 +103,7 @@ class ParkedStore:
             checkpoint_pages=CHECKPOINT_PAGES,
             shrinks=True,
             vfs=vfs,
+            sync_folder=sync_folder,
         )
         with closed_on_failure(connection):
             return cls(connection)

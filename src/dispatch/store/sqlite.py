@@ -9,21 +9,27 @@ database keeps its WAL index on the heap: no shared memory file, no lock calls o
 no need of shared memory in a `vfs` put under it; in exchange nobody else can open it meanwhile.
 After a failed sync of the WAL the transaction is rolled back and the next one writes the same
 frames anew, so a failed sync is never taken for one that worked; and what another process has left in
-the WAL of an exclusive database is written once more before it is believed.
+the WAL of an exclusive database is written once more before it is believed. SQLite syncs the folder of a
+new database or WAL, but passes over a failure of that: a power cut could take the name, and with it all that
+was committed. So the folder is synced here as well, before a database counts as open.
+
+A read that fails may look like damage: SQLite calls the page malformed that the disk did not give, and does
+not keep the two apart. So `StoreDamaged` is a suspicion (`damage`).
 
 Nothing above this package catches an `apsw` exception: they leave it as one of these::
 
     StoreFault
     ├── StoreFull      no space left (ENOSPC)
     ├── StoreBusy      another process holds the lock
-    ├── StoreDamaged   not a database, or a broken one
+    ├── StoreDamaged   not a database, or a broken one, or it could not be read just then
     └── NewerSchema    written by a later version of Dispatch
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.resources import files
@@ -31,8 +37,6 @@ from pathlib import Path
 from typing import Literal
 
 import apsw
-
-from dispatch.ports import Disk
 
 BUSY_TIMEOUT_MS = 5_000
 STATEMENT_CACHE_SIZE = 200
@@ -52,7 +56,7 @@ class StoreBusy(StoreFault):
 
 
 class StoreDamaged(StoreFault):
-    """The file is no database, or a broken one."""
+    """The file is no database, or a broken one; or a read of it has failed (`damage`)."""
 
 
 class NewerSchema(StoreFault):
@@ -69,13 +73,15 @@ def open_database(
     checkpoint_pages: int = 1000,
     shrinks: bool = False,
     vfs: str | None = None,
+    sync_folder: Callable[[], None] | None = None,
 ) -> apsw.Connection:
     """Open for writing, making or migrating the database as needed. Raises `StoreFault`.
 
     `synchronous=FULL`: a commit that returned survives a power cut. `NORMAL`: it survives the death
     of the process; a power cut may undo the last ones, never half of one. `schema` names the folder
-    of migrations, `vfs` a registered SQLite file system to use instead of the machine's. One that
-    `shrinks` can give pages back (`PRAGMA incremental_vacuum`).
+    of migrations, `vfs` a registered SQLite file system to use instead of the machine's. `sync_folder` syncs
+    the database's folder, and may raise `OSError`; None: as the machine does, or on a `vfs` not at all.
+    One that `shrinks` can give pages back (`PRAGMA incremental_vacuum`).
     """
     with faults(f"{path.name}: cannot be opened"):
         connection = apsw.Connection(str(path), vfs=vfs, statementcachesize=STATEMENT_CACHE_SIZE)
@@ -97,6 +103,9 @@ def open_database(
             connection.set_wal_hook(partial(_checkpoint, checkpoint_pages))
             connection.pragma("trusted_schema", False)
             migrate(connection, schema, name=path.name)
+            # The WAL has the name by now under which everything will be committed.
+            if sync_folder is not None or vfs is None:
+                _sync_folder(path, sync_folder)
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
     except BaseException:
         try:
@@ -106,6 +115,20 @@ def open_database(
             pass
         raise
     return connection
+
+
+def _sync_folder(path: Path, sync: Callable[[], None] | None) -> None:
+    try:
+        if sync is not None:
+            sync()
+            return
+        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise StoreFault(f"{path.name}: its folder cannot be synced: {error}") from error
 
 
 def _write_wal_again(path: Path, vfs: str | None) -> None:
@@ -136,21 +159,6 @@ def _checkpoint(pages_min: int, connection: apsw.Connection, database: str, page
             # in there would leave the COMMIT that has been made.
             pass
     return apsw.SQLITE_OK
-
-
-def set_aside(disk: Disk, name: str) -> str:
-    """Rename a database that nobody has open, with what belongs to it, to a free name beside it.
-
-    For one that is damaged and can be made anew: nothing is deleted, a person may still want to look.
-    """
-    names = disk.names("")
-    number = 1
-    while (aside := f"{name}.damaged-{number}") in names:
-        number += 1
-    for suffix in ("-wal", "-shm", ""):
-        if name + suffix in names:
-            disk.rename(name + suffix, aside + suffix)
-    return aside
 
 
 def open_read_only(path: Path) -> apsw.Connection:

@@ -66,6 +66,14 @@ def test_mistakes_as_json(broken: Path, capsys: pytest.CaptureFixture[str]) -> N
     }
 
 
+@pytest.mark.parametrize("verb", [["config", "check"], ["config", "explain", "ports"], ["queue", "list"]])
+def test_a_file_that_cannot_be_read_just_now_is_no_mistake(
+    verb: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*verb, "--config", "/proc/self/mem"]) == os.EX_IOERR  # its first page fails with EIO
+    assert capsys.readouterr().err == "dispatch: /proc/self/mem cannot be read: Input/output error (EIO)\n"
+
+
 def test_warnings_are_told_and_are_no_mistakes(
     config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.simulation.loop import SimulatedChance, SimulatedLoop
-from tests.unit.outcomes.ledger import accepted, attempted, result
+from tests.unit.outcomes.ledger import accepted, attempted, frame_of, result
 from tests.unit.store.messages import DAY_ONE_MS, delivery, message, park
 
 from dispatch.app.folders import LEDGER, MAIL, Folders
@@ -21,7 +21,7 @@ from dispatch.mail.message import ContentFile, Message
 from dispatch.ports import Lsn
 from dispatch.runtime.machine import MarkFile, SystemDisk
 from dispatch.spool.log import SegmentLog
-from dispatch.spool.records import Checkpoint, LedgerRecord, encode_ledger, encode_mail
+from dispatch.spool.records import Checkpoint, LedgerRecord, encode_mail
 from dispatch.store.parked import ParkedStore
 
 HOUR_MS = 3_600_000
@@ -38,7 +38,7 @@ class Data:
         self.ledger()
 
     def ledger(self, *records: LedgerRecord) -> None:
-        with_log(self.folders, LEDGER, [b"".join(map(bytes, encode_ledger(record))) for record in records])
+        with_log(self.folders, LEDGER, [frame_of(record) for record in records])
 
     def mail(self, *messages: Message) -> list[Lsn]:
         payloads = [b"".join(map(bytes, encode_mail(each, (b"Hello\r\n",)))) for each in messages]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.unit.intake.door import Door
 
-from dispatch.intake.smtp_session import THROTTLE_S
+from dispatch.intake.smtp_session import ANSWER_S, THROTTLE_S
 from dispatch.ports import AppendFault, DiskLevel
 
 ENVELOPE = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\n"
@@ -178,6 +178,33 @@ def test_a_client_is_not_called_silent_while_we_keep_it_waiting(door: Door) -> N
     session, wire = door.open()
     session.received(OFFER + END)
     assert not session.expire() and not wire.closed
+
+
+def test_a_client_whose_message_no_disk_decides_about_hears_nothing_in_the_end(door: Door) -> None:
+    """It may be delivered yet: to its client it is neither accepted nor refused (RFC 1047)."""
+    session, wire = door.open()
+    session.received(OFFER + END)
+    wire.heard()
+    door.loop.advance(ANSWER_S - 1)
+    assert not session.unanswered(door.loop.monotonic())
+    door.loop.advance(1)
+    assert session.unanswered(door.loop.monotonic())
+    session.cut()
+    assert wire.heard() == [] and wire.closed
+    door.log.answer()
+    assert wire.heard() == [] and door.budget.held_bytes == 0
+
+
+def test_the_wait_of_a_message_is_counted_for_itself(door: Door) -> None:
+    session, wire = door.open()
+    for _ in range(3):
+        session.received(OFFER + END)
+        door.loop.advance(ANSWER_S - 1)
+        assert not session.unanswered(door.loop.monotonic())
+        door.log.answer()
+    door.loop.advance(2 * ANSWER_S)
+    assert not session.unanswered(door.loop.monotonic()), "nothing waits any more"
+    assert wire.heard() == ["250", "250", "354", "250"] * 3
 
 
 def test_rset_forgets_envelope_and_content(door: Door) -> None:

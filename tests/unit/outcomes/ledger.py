@@ -18,11 +18,11 @@ from dispatch.spool.faults import CorruptError, ReleasedError
 from dispatch.spool.records import (
     Accepted,
     Attempted,
+    LedgerFrame,
     LedgerRecord,
     Moved,
     Result,
     Sending,
-    encode_ledger,
 )
 from dispatch.store.history import HistoryStore
 from dispatch.store.history_reader import HistoryReader
@@ -43,6 +43,14 @@ REPLIES = {
 }
 
 
+def frame_of(*records: LedgerRecord) -> bytes:
+    """A frame of the ledger as it stands in the log."""
+    frame = LedgerFrame()
+    for record in records:
+        frame.add(record)
+    return bytes(frame.payload())
+
+
 class LedgerInList:
     """`ports.LogReader` over a list of payloads; each takes 100 of the log's bytes."""
 
@@ -54,7 +62,7 @@ class LedgerInList:
         self.append(*records)
 
     def append(self, *records: LedgerRecord) -> None:
-        self.payloads += [b"".join(bytes(part) for part in encode_ledger(record)) for record in records]
+        self.payloads += [frame_of(record) for record in records]
 
     @property
     def durable(self) -> Lsn:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-from tests.unit.outcomes.ledger import LedgerInList, accepted, attempted
+from tests.unit.outcomes.ledger import LedgerInList, accepted, attempted, frame_of
 from tests.unit.store.full_disk import FullDisk
 from tests.unit.store.messages import message
 
@@ -92,6 +92,19 @@ def test_a_record_of_a_later_version_is_reported_and_passed_over(store: HistoryS
     run(tail)
     assert listener.heard == [0, 200]
     assert [(gap.start, gap.resume) for gap in gaps] == [(100, 200)]
+    assert tail.unreadable == 1
+
+
+def test_a_record_amid_a_frame_that_cannot_be_understood_is_passed_over_alone(store: HistoryStore) -> None:
+    ledger = LedgerInList()
+    frame = frame_of(*(accepted(message(number)) for number in range(3)))
+    ledger.payloads = [frame.replace(b"accepted", b"foretold", 2).replace(b"foretold", b"accepted", 1)]
+    gaps: list[Gap] = []
+    listener = Listener()
+    tail = Tail(ledger, store, listener, report=gaps.append)
+    run(tail)
+    assert listener.heard == [0, 2]
+    assert [(gap.start, gap.resume) for gap in gaps] == [(1, 100)]
     assert tail.unreadable == 1
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.simulation.loop import SimulatedChance, SimulatedLoop, SimulatedMark
+from tests.unit.outcomes.ledger import frame_of
 
 from dispatch.mail.envelope import Envelope, Recipient
 from dispatch.mail.ids import MessageId, new_message_id
@@ -31,7 +32,7 @@ from dispatch.queue.requests import Answer, Request
 from dispatch.queue.resume import Resumption
 from dispatch.queue.scheduler import Scheduler, Seams
 from dispatch.spool.memory import MemoryLog, MemoryReader
-from dispatch.spool.records import LedgerRecord, decode_ledger, encode_ledger, encode_mail
+from dispatch.spool.records import LedgerRecord, UnreadableRecord, decode_ledger, encode_mail
 from dispatch.store.parked import ParkedDelivery, ParkedStore
 from dispatch.store.sqlite import StoreFull
 
@@ -48,25 +49,36 @@ def leave(error: Exception | None) -> None:
 
 
 class HandLedger:
-    """`ports.Log` whose records become durable when `sync` is called."""
+    """`ports.Log` whose records become durable when `sync` is called. A record's place is its number."""
 
     def __init__(self) -> None:
         self.durable = Lsn(0)
-        self.written: list[LedgerRecord] = []
+        self._written: list[LedgerRecord] = []
+        self.gather: Callable[[], None] = lambda: None
+        """Have whoever writes hand over what he holds until the end of the turn."""
         self.kept = 0
         """How many of them are durable."""
         self.released = Lsn(0)
         self.by_itself = True
         """Durable as soon as the loop turns."""
-        self._done: list[Callable[[Lsn | AppendFault], None]] = []
+        self._done: list[tuple[int, Callable[[Lsn | AppendFault], None]]] = []
+        """For each frame how many records were there with it, and whom to tell."""
         self._loop: SimulatedLoop | None = None
 
     def runs_on(self, loop: SimulatedLoop) -> None:
         self._loop = loop
 
+    @property
+    def written(self) -> list[LedgerRecord]:
+        self.gather()
+        return self._written
+
     def append(self, record: Sequence[Buffer], done: Callable[[Lsn | AppendFault], None]) -> None:
-        self.written.append(decode_ledger(b"".join(record)))
-        self._done.append(done)
+        first = len(self._written) + 1
+        for each in decode_ledger(b"".join(record)):
+            assert not isinstance(each, UnreadableRecord)
+            self._written.append(each)
+        self._done.append((first, done))
         if self.by_itself and self._loop is not None:
             self._loop.post(self._turn)
 
@@ -75,10 +87,13 @@ class HandLedger:
             self.sync()
 
     def sync(self) -> None:
-        while self.kept < len(self._done):
-            self.kept += 1
-            self.durable = Lsn(self.kept * 10)
-            self._done[self.kept - 1](self.durable)
+        self.gather()
+        while self._done:
+            first, done = self._done.pop(0)
+            behind = self._done[0][0] if self._done else len(self._written) + 1
+            self.kept = behind - 1
+            self.durable = Lsn(self.kept)
+            done(Lsn(first))
 
     def flush(self) -> None:
         """They survive in any case."""
@@ -91,23 +106,25 @@ class HandLedger:
 
     def killed(self) -> None:
         """The writer is dead: what it wrote is there, and nobody is told."""
-        self.kept = len(self.written)
-        self.durable = Lsn(self.kept * 10)
+        self.gather()
+        self.kept = len(self._written)
+        self.durable = Lsn(self.kept)
+        self._done.clear()
 
     def lost_power(self) -> None:
         """What was not durable is gone."""
-        del self.written[self.kept :]
-        del self._done[self.kept :]
+        self.gather()
+        del self._written[self.kept :]
+        self._done.clear()
 
     # As `ports.LogReader`
 
     oldest = Lsn(0)
 
     def read(self, cursor: Lsn, size_bytes_max: int) -> list[Entry]:
-        first = max(0, -(-cursor // 10) - 1)
         return [
-            Entry(Lsn(10 * number), Lsn(10 * number + 1), bytes(encode_ledger(self.written[number - 1])[0]))
-            for number in range(first + 1, self.kept + 1)
+            Entry(Lsn(number), Lsn(number + 1), frame_of(self._written[number - 1]))
+            for number in range(max(1, cursor), self.kept + 1)
         ]
 
 
@@ -174,7 +191,8 @@ class Bench:
         self.dealt: tuple[str, ...] = ("relay",) if dead is None else dead.dealt
         """Which relay gets the first recipient of each message, which the second, and so on; nobody: held."""
         self.store = FullStore.open(folder / "parked.db")
-        self.book = Book(self.ledger)
+        self.book = Book(self.ledger, self.loop.post)
+        self.ledger.gather = self.book.hand_over
         self.removed: list[str] = []
         self.alarms: list[str] = []
         self.parking = Parking(

@@ -111,6 +111,6 @@ def test_a_closed_parking_tells_nobody_anything(bench: Bench) -> None:
     bench.parking.ask(lambda store: 1, answers.append)
     bench.parking.close()
     bench.loop.settle()
-    bench.parking.follow(Lsn(1))
+    bench.parking.follow(Lsn(1), lambda: answers.append(2))
     bench.loop.settle()
     assert not answers

@@ -101,6 +101,8 @@ def report(event, /, **fields):
     os.write(1, (json.dumps({"event": event, **fields}) + "\\n").encode())
 
 def prepare():
+    if plan["prepare_fails"]:
+        raise OSError(plan["prepare_fails"].pop(0), "as it was told")
     listening = bind_listeners([Wanted("smtp", port, ("127.0.0.1",)) for port in plan["ports"]], report)
     return [
         ChildSpec(
@@ -118,8 +120,9 @@ limits = SupervisorLimits(
     pace=ChildPace(beat_s=0.05, orphan_drain_s=1.0),
     silence_s=plan["silence_s"], abort_s=1.0, drain_margin_s=plan["drain_margin_s"],
     hurry_s=5.0, repeat_after_s=plan["repeat_after_s"],
-    older_set_s=plan["older_set_s"], late_s=plan["late_s"],
+    older_set_s=plan["older_set_s"], late_s=plan["late_s"], patience_s=plan["patience_s"],
 )
+exec(plan["sabotage"])
 supervisor = Supervisor(
     data, prepare, report=report, limits=limits, ready=lambda: report("banner"),
     role_folders={role: data / role for role in plan["roles"]}, drain_order=("intake", "delivery", "control"),
@@ -179,7 +182,9 @@ Launch = Callable[..., Supervised]
 
 @pytest.fixture
 def launch(tmp_path: Path) -> Iterator[Launch]:
-    """Start a supervisor over three roles; keywords name the habits of a role, or change the plan."""
+    """Start a supervisor over three roles; keywords name the habits of a role, or change the plan.
+
+    `prepare_fails`: errnos, one for each time. `sabotage`: run in the supervisor before it begins."""
     child = tmp_path / "child.py"
     child.write_text(CHILD)
     started: list[Supervised] = []
@@ -195,6 +200,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
             "roles": {"delivery": delivery, "intake": intake, "control": control},
             "drain_s": 20.0, "silence_s": 60.0, "lock_wait_s": 15.0, "older_set_s": 15.0,
             "repeat_after_s": 60.0, "late_s": 5.0, "drain_margin_s": 10.0,
+            "prepare_fails": [], "patience_s": 15.0, "sabotage": "",
         } | changes  # fmt: skip
         popen = subprocess.Popen(
             [sys.executable, "-c", SUPERVISOR, json.dumps(plan)],

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -82,3 +83,17 @@ def test_an_absent_folder_is_free_and_is_made_for_a_holder(tmp_path: Path) -> No
     assert held_by(tmp_path / "new" / "lock") is None
     lock_folder(tmp_path / "new").release()
     assert (tmp_path / "new" / "lock").stat().st_mode & 0o077 == 0
+
+
+def test_on_a_full_disk_a_lock_is_held_without_the_name_of_its_holder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("dispatch.runtime.locks.os.pwrite", full)
+    with lock_folder(tmp_path):
+        with pytest.raises(LockHeld) as refused:
+            lock_folder(tmp_path)
+        assert refused.value.pid == 0
+    assert held_by(tmp_path / "lock") is None

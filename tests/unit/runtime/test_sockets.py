@@ -136,6 +136,28 @@ def test_an_address_that_is_not_ours_is_refused_without_opening_another(bind, re
     assert reports[0][1]["address"] == "192.0.2.1"
 
 
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_for_want_of_descriptors_or_memory_no_port_is_given_up(
+    reports, spare, taken, monkeypatch, error: int
+) -> None:
+    real = sockets._listening_socket
+    made: list[socket.socket] = []
+
+    def short(address: str, port: int) -> socket.socket:
+        if made:
+            raise OSError(error, "short of it")
+        made.append(real(address, port))
+        return made[0]
+
+    monkeypatch.setattr(sockets, "_listening_socket", short)
+    want = [Wanted("smtp", spare, LOCAL), Wanted("smtp", taken, LOCAL)]
+    with pytest.raises(OSError, match=f"port {taken} at 127.0.0.1") as fault:
+        bind_listeners(want, reports, patience_s=0, smtp_port=taken, fallback_port=0)
+    assert fault.value.errno == error
+    assert reports == [], "neither refused nor replaced"
+    assert made[0].fileno() == -1, "what was bound is free for the next try"
+
+
 def test_a_port_that_a_dying_set_still_holds_is_waited_for(reports) -> None:
     other = socket.create_server(("127.0.0.1", 0))
     port = other.getsockname()[1]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import tempfile
@@ -44,3 +45,16 @@ def test_a_user_that_cannot_reach_the_data_is_not_taken_and_that_is_said(tmp_pat
     assert [event for event, _ in reports] == ["user_kept"]
     assert "root is root by another name" in str(reports[0][1]["why"]).replace(": ", " ")
     assert "nobody: " in str(reports[0][1]["why"])
+
+
+def test_root_is_not_kept_because_nobody_could_be_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_process(*_: object, **__: object) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(users.subprocess, "run", no_process)
+    reports = Reports()
+    with pytest.raises(BlockingIOError):
+        unprivileged_user("intake", ("nobody",), [], [tmp_path], reports)
+    assert reports == []

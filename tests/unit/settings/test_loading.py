@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from dispatch.settings import Loaded, Mistake, Origin, SettingsErrors, load
+from dispatch.settings import Loaded, Mistake, Origin, SettingsErrors, SettingsUnreadable, load
 
 NOWHERE = Path("/nonexistent/dispatch.toml")
 
@@ -232,6 +234,36 @@ def test_a_file_that_is_no_toml_is_one_mistake_with_its_line(
 def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(SettingsErrors, match="cannot be read: No such file"):
         load(tmp_path / "absent.toml", {})
+
+
+def test_a_file_that_is_not_ours_to_read_is_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(path: Path, encoding: str) -> str:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(SettingsErrors, match="cannot be read: Permission denied"):
+        load(None, {}, default_file=tmp_path / "dispatch.toml")
+    with pytest.raises(SettingsErrors, match="cannot be read: Is a directory"):
+        monkeypatch.undo()
+        load(tmp_path, {})
+
+
+@pytest.mark.parametrize("error", [errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_file_that_cannot_be_read_now_is_nobodys_mistake_and_not_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool, error: int
+) -> None:
+    def failing(path: Path, encoding: str) -> str:
+        raise OSError(error, os.strerror(error))
+
+    file = tmp_path / "dispatch.toml"
+    monkeypatch.setattr(Path, "read_text", failing)
+    with pytest.raises(SettingsUnreadable) as fault:
+        load(file if named else None, {}, default_file=file)
+    assert fault.value.errno == error
+    assert str(fault.value) == f"{file} cannot be read: {os.strerror(error)} ({errno.errorcode[error]})"
 
 
 def test_disk_levels_must_come_one_after_the_other() -> None:

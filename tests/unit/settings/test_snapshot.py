@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import stat
 from pathlib import Path
 
 import msgspec
 import pytest
 
-from dispatch.settings import Settings, changes, load, values_of
+from dispatch.settings import Settings, SettingsUnreadable, changes, load, values_of
 from dispatch.settings.keys import ROLES, Role
 from dispatch.settings.model import find_key
 from dispatch.settings.snapshot import NoSnapshot, publish
@@ -132,8 +134,35 @@ def test_a_disk_that_fails_leaves_the_old_snapshot(tmp_path: Path, monkeypatch: 
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr("dispatch.settings.snapshot.os.fsync", failing)
-    with pytest.raises(OSError, match="Input/output"):
+    with pytest.raises(OSError, match=r"Input/output.*\.json"):
         publish(tmp_path, settings("listener.max_recipients=8"))
     for role in ("intake", "control"):
         number, told = load_snapshot(tmp_path, role)  # type: ignore[arg-type]  # two of the roles
         assert (number, told.listener.max_recipients) == (1, 7)
+
+
+def test_one_that_cannot_be_read_now_is_not_called_absent(tmp_path: Path) -> None:
+    (tmp_path / "intake.json").symlink_to("/proc/self/mem")  # its first page fails with EIO
+    with pytest.raises(SettingsUnreadable, match=r"intake\.json cannot be read: .* \(EIO\)") as fault:
+        load_snapshot(tmp_path, "intake")
+    assert fault.value.errno == errno.EIO
+    assert publish(tmp_path, settings()) == 1, "the next publication replaces what is damaged"
+    assert load_snapshot(tmp_path, "intake")[0] == 1
+
+
+def test_numbers_do_not_begin_anew_for_want_of_a_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path, settings())
+    real = Path.read_bytes
+
+    def short(path: Path) -> bytes:
+        if path.name == "control.json":
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", short)
+    with pytest.raises(OSError, match=r"control\.json"):
+        publish(tmp_path, settings())
+    monkeypatch.undo()
+    assert publish(tmp_path, settings()) == 2

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 import pytest
-from tests.simulation.disk import Operation, disk_full
-from tests.simulation.spool import FOLDER, SimulatedSpool, records
+from tests.simulation.disk import Operation, disk_full, io_error
+from tests.simulation.spool import FOLDER, SimulatedSpool, read_all, records
 
 from dispatch.ports import AppendFault
 from dispatch.spool.faults import LogUnwell
+from dispatch.spool.verify import verify_log
 
 
 def fault_of(spool: SimulatedSpool, payload: bytes) -> AppendFault:
@@ -212,6 +214,76 @@ def test_upkeep_that_fails_does_not_disturb_the_mail() -> None:
         spool.put(payload)
     assert spool.payloads() == mail
     assert spool.log.upkeep_error is None
+
+
+def readable(spool: SimulatedSpool) -> list[bytes]:
+    reader = spool.reader()
+    return [entry.payload for entry in read_all(reader, reader.oldest)]
+
+
+@pytest.mark.parametrize("operation", ["rename", "remove", "sync_folder"])
+def test_segments_that_could_not_be_recycled_go_before_all_others_the_next_time(operation: Operation) -> None:
+    """A log in which an older one stays while a later one goes would look damaged, and be so to a reader."""
+    spool = SimulatedSpool(segment_bytes=32 << 10, spares=0 if operation == "remove" else 4)
+    mail = records("mail", 60, 5000)
+    for payload in mail:
+        spool.put(payload)
+    older = spool.files(".segment")
+    for place in (20, 40, 55):
+        spool.fail(operation, times=2, path=FOLDER if operation == "sync_folder" else ".segment")
+        spool.log.release(spool.lsn(mail[place]))
+        spool.loop.settle()
+        assert spool.log.upkeep_error is not None
+        assert verify_log(spool.process, FOLDER, spool.mark.load()).sound
+        assert readable(spool)[-1] == mail[-1]
+    spool.disk.fault = None
+    spool.log.release(spool.lsn(mail[55]))
+    spool.loop.settle()
+    assert spool.log.upkeep_error is None
+    assert readable(spool)[0] in mail[50:56], "nothing stays behind"
+    assert verify_log(spool.process, FOLDER, spool.mark.load()).sound
+    assert set(spool.files(".segment")) < set(older)
+
+
+def test_a_power_cut_while_segments_are_recycled_leaves_a_sound_log() -> None:
+    for seed in range(40):
+        spool = SimulatedSpool(segment_bytes=32 << 10, spares=seed % 3)
+        mail = records("mail", 60, 5000)
+        for payload in mail:
+            spool.put(payload)
+        spool.disk.chance.seed(seed)
+        spool.fail("sync_folder", times=1)
+        spool.log.release(spool.lsn(mail[30]))
+        spool.loop.settle()
+        spool.log.release(spool.lsn(mail[40]))
+        for _ in range(seed):
+            spool.loop.step()
+        spool.process.kill()
+        spool.disk.power_cut()
+        assert verify_log(spool.disk.process(), FOLDER, spool.mark.load()).sound, f"seed {seed}"
+
+
+def test_what_a_log_suffers_from_is_told_alike_while_it_lasts_and_otherwise_when_it_changes() -> None:
+    spool = SimulatedSpool(spares=0)
+    spool.put(b"before")
+    causes: list[tuple[Operation, Callable[[], OSError]]] = [
+        ("sync", io_error),
+        ("sync", disk_full),
+        ("create", io_error),
+        ("write", io_error),
+    ]
+    told: list[set[str]] = []
+    for operation, error in causes:
+        spool.fail(operation, times=10_000, error=error)
+        spool.append(b"refused")
+        spool.loop.advance(20)
+        told.append(set())
+        for _ in range(100):
+            spool.loop.advance(1)
+            if spool.log.unwell is not None:
+                told[-1].add(spool.log.unwell.detail)
+    assert [len(each) for each in told] == [1, 1, 1, 1]
+    assert len(set.union(*told)) == 3, "to create is to write; otherwise each has its own words"
 
 
 def test_frames_of_an_abandoned_segment_verify_nowhere_else() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import apsw
@@ -59,6 +60,24 @@ def test_a_file_that_is_no_database_is_called_damaged(tmp_path: Path) -> None:
     (tmp_path / "parked.db").write_bytes(b"From: mail, not a database\n" * 500)
     with pytest.raises(StoreDamaged, match=r"parked\.db"):
         ParkedStore.open(tmp_path / "parked.db")
+
+
+def test_a_database_whose_name_may_go_with_a_power_cut_does_not_open(tmp_path: Path) -> None:
+    path = tmp_path / "parked.db"
+    found: list[bool] = []
+
+    def fails() -> None:
+        found.append(path.with_name("parked.db-wal").exists())
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(StoreFault, match="its folder"):
+        ParkedStore.open(path, sync_folder=fails)
+    store = ParkedStore.open(path)
+    store.close()
+    with pytest.raises(StoreFault, match="its folder"):
+        ParkedStore.open(path, sync_folder=fails)
+    assert found == [True, True], "the log of what will be committed has its name by then"
+    ParkedStore.open(path).close()
 
 
 def test_reading_what_is_not_there_makes_nothing(tmp_path: Path) -> None:

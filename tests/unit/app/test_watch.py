@@ -1,0 +1,58 @@
+"""New settings that a process cannot read just now: those in force stay, and it looks again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dispatch.app.watch import SettingsWatch
+from dispatch.settings import Settings, load
+from dispatch.settings.snapshot import publish
+
+
+class Reports(list[tuple[str, dict[str, object]]]):
+    def __call__(self, event: str, /, **fields: object) -> None:
+        self.append((event, fields))
+
+
+@pytest.fixture
+def reports() -> Reports:
+    return Reports()
+
+
+@pytest.fixture
+def watch(tmp_path: Path, reports: Reports) -> SettingsWatch:
+    publish(tmp_path, Settings())
+    return SettingsWatch(tmp_path, "intake", reports)
+
+
+def test_what_could_not_be_read_is_read_later_without_another_publication(
+    watch: SettingsWatch, reports: Reports, tmp_path: Path
+) -> None:
+    new = load(None, {}, ["listener.max_recipients=7"], default_file=tmp_path / "none").settings
+    publish(tmp_path, new)
+    published = tmp_path / "intake.json"
+    aside = published.rename(tmp_path / "aside")
+    published.symlink_to("/proc/self/mem")  # its first page fails with EIO
+    for _ in range(3):
+        assert watch.changed()
+        assert watch.take() is None
+    assert [event for event, _ in reports] == ["settings_unreadable"], "told once"
+    assert "intake.json cannot be read: Input/output error (EIO)" in str(reports[0][1]["why"])
+    aside.rename(published)
+    assert watch.changed()
+    taken = watch.take()
+    assert taken is not None and taken.listener.max_recipients == 7
+    assert not watch.changed()
+
+
+def test_damaged_ones_are_told_of_once_and_wait_for_the_next_publication(
+    watch: SettingsWatch, reports: Reports, tmp_path: Path
+) -> None:
+    (tmp_path / "intake.json").write_bytes(b"{")
+    assert watch.take() is None
+    assert not watch.changed()
+    publish(tmp_path, Settings())
+    assert watch.take() is not None
+    assert [event for event, _ in reports] == ["settings_unreadable", "settings_applied"]
