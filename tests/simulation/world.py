@@ -38,6 +38,8 @@ DEATHS_MIN = 3
 DISK_FAULTS_MIN = 1
 CALM_S = 4 * 3600.0
 """Longer than anything may take once nothing goes wrong."""
+CALM_DEATHS_MAX = 200
+"""Poison kills a few times; a role that cannot start for as long as it is calm would be watched for hours."""
 LOOK_S = 3.37
 """Not on a whole second, at which housekeeping always does something."""
 NEEDLESS_ORDER_SHARE = 0.2
@@ -150,10 +152,13 @@ class World:
                 role.life.process.die_after(None)
         end_s = self.machine.now_s + CALM_S
         look_s = self.machine.now_s
+        deaths = len(self.relay.deaths)
         while not self._all_is_done():
             assert self.machine.now_s < end_s, (
                 f"not done after {CALM_S / 3600:.0f} hours: {self._what_waits()}"
             )
+            died = self.relay.deaths[deaths:]
+            assert len(died) <= CALM_DEATHS_MAX, f"{died[-1]} does not live though it is calm"
             look_s += LOOK_S
             self._wait(look_s)
             if self._something_is_held() or self.random.random() < NEEDLESS_ORDER_SHARE:
