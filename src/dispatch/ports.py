@@ -113,9 +113,7 @@ class Worker(Protocol):
 
 
 class Threads(Protocol):
-    def worker(self, name: str, *, gives_way: bool = False) -> Worker:
-        """A new thread; one that *gives way* leaves a busy machine to the others."""
-        ...
+    def worker(self, name: str) -> Worker: ...
 
 
 class Network(Protocol):

@@ -49,7 +49,7 @@ class SimulatedLoop:
         heapq.heappush(self._timers, (self._now_s + max(0.0, delay_s), next(self._order), timer))
         return timer
 
-    def worker(self, name: str, *, gives_way: bool = False) -> SimulatedWorker:
+    def worker(self, name: str) -> SimulatedWorker:
         worker = SimulatedWorker(self)
         self._workers.append(worker)
         return worker

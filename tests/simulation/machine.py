@@ -273,7 +273,7 @@ class Process:
     def call_later(self, delay_s: float, callback: Callable[[], None]) -> VirtualHandle:
         return self.loop.call_later(delay_s, callback)
 
-    def worker(self, name: str, *, gives_way: bool = False) -> VirtualWorker:
+    def worker(self, name: str) -> VirtualWorker:
         return VirtualWorker(self)
 
     # ------------------------------------------------------------ the test's side

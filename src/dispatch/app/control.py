@@ -47,7 +47,7 @@ async def start_control(
 
     service = ControlService(
         machine.clock,
-        (machine.threads.worker("outcomes", gives_way=True), machine.threads.worker("outcomes, pressed")),
+        machine.threads.worker("outcomes"),
         following,
         followed=machine.mark(folders.followed, True),
         durable=lambda: reader.durable,

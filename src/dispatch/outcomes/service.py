@@ -2,10 +2,6 @@
 
 The ledger is read when a hint says that it grew, and at least once a second; but not more often than every
 `PACE_S`, because many records at a time cost a fraction of what they cost one by one.
-
-Mail goes first: on a machine that is busy the tables give way to it, and catch up when it has room. They
-must not fall behind without an end, since the ledger is kept until it was followed: behind by more than
-`BEHIND_BYTES_MAX`, and while the relay stops, they take the share of everybody else.
 """
 
 from __future__ import annotations
@@ -18,8 +14,6 @@ from dispatch.ports import Clock, Lsn, Mark, Timer, Worker
 
 TICK_S = 1.0
 PACE_S = 0.2
-BEHIND_BYTES_MAX = 64 << 20
-"""Of the ledger: more than a hundred thousand messages."""
 
 
 class Follower(Protocol):
@@ -39,7 +33,7 @@ class ControlService:
     def __init__(
         self,
         clock: Clock,
-        workers: tuple[Worker, Worker],
+        worker: Worker,
         follower: Follower,
         *,
         followed: Mark,
@@ -48,11 +42,10 @@ class ControlService:
         publish: Callable[[], None],
         close: Callable[[], None],
     ) -> None:
-        """Of the `workers`, the first gives way; only one is at work at a time. `durable` is how far the
-        ledger goes; `fault` is told what a step raised, once while it lasts. `publish` reads the settings
-        again, and raises where they have mistakes. `close` ends it all."""
+        """`durable` is how far the ledger goes; `fault` is told what a step raised, once while it lasts.
+        `publish` reads the settings again, and raises where they have mistakes. `close` ends it all."""
         self._clock = clock
-        self._patient, self._pressed = workers
+        self._worker = worker
         self._follower = follower
         self._followed = followed
         self._durable = durable
@@ -82,10 +75,7 @@ class ControlService:
     def _step(self) -> None:
         self._again = False
         self._stepped_s = self._clock.monotonic()
-        behind_bytes = self._durable() - self._follower.cursor
-        pressed = behind_bytes > BEHIND_BYTES_MAX or self._caught_up is not None
-        worker = self._pressed if pressed else self._patient
-        worker.call(self._follower.step, self._stepped)
+        self._worker.call(self._follower.step, self._stepped)
 
     def _stepped(self, more: bool | Exception) -> None:
         self._busy = False
@@ -120,6 +110,5 @@ class ControlService:
 
     async def close(self) -> None:
         self._timer.cancel()
-        self._patient.close()
-        self._pressed.close()
+        self._worker.close()
         self._close()

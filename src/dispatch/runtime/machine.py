@@ -159,28 +159,16 @@ class SystemDisk:
         return status.f_bavail * status.f_frsize
 
 
-GIVING_WAY_NICE = 10
-"""A tenth of the share that a thread has otherwise, and all that nobody wants."""
-
-
 class SystemWorker:
     """`ports.Worker`: one thread; results come back with `call_soon_threadsafe`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, name: str, *, gives_way: bool = False) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
         self._loop = loop
-        self._gives_way = gives_way
         self._asked: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"dispatch-{name}", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
-        if self._gives_way:
-            try:
-                # On Linux a thread has a nice value of its own.
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), GIVING_WAY_NICE)
-            except OSError:
-                # Forbidden by a sandbox: then it does not give way.
-                pass
         while (job := self._asked.get()) is not None:
             job()
 
@@ -210,8 +198,8 @@ class SystemThreads:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
-    def worker(self, name: str, *, gives_way: bool = False) -> SystemWorker:
-        return SystemWorker(self._loop, name, gives_way=gives_way)
+    def worker(self, name: str) -> SystemWorker:
+        return SystemWorker(self._loop, name)
 
 
 class SystemNetwork:

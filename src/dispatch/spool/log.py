@@ -2,7 +2,9 @@
 
 Appends gather. The mail log (`sync_interval_s=0`) commits as soon as there is something and no commit
 runs: everything that the loop's present round appended is one batch, which the worker writes and syncs; what
-arrives meanwhile waits for the next. The ledger (`sync_interval_s=0.05`) writes at the end of each
+arrives meanwhile waits for the next. Where a commit had several records, the next one waits a moment until as
+many are there: their clients, answered at once, come back together, and a sync of all costs as much as a
+sync of the first of them (docs/decisions/0013). The ledger (`sync_interval_s=0.05`) writes at the end of each
 round, or at once on `flush`, on the loop itself, so that its records outlive the process; the worker
 syncs at most every interval.
 
@@ -38,6 +40,9 @@ from dispatch.spool.spares import Spares
 SEGMENT_BYTES = 64 << 20
 BATCH_BYTES_MAX = 4 << 20
 """A commit takes no more: the latency of one must not grow with the backlog."""
+CROWD_MIN = 2
+CROWD_WAIT_S = 0.001
+"""Longer than a client near by takes for its next message, shorter than most disks take for a sync."""
 RETRY_S_MIN = 0.1
 RETRY_S_MAX = 10.0
 
@@ -127,6 +132,8 @@ class SegmentLog:
         self._synced_at_s = start_s - sync_interval_s
         self._timer: Timer | None = None
         self._retry_s = 0.0
+        self._crowd = 0
+        """How many records the last commit had, where they are enough to be waited for."""
         self._fault: AppendFault | None = None
         self._closed = False
         self.upkeep_error: Exception | None = None
@@ -248,8 +255,21 @@ class SegmentLog:
                     self._timer = self._clock.call_later(delay_s, self._sync_due)
                 else:
                     self._start_commit()
-        elif self._commit is None and (self._pending or self._written):
+        elif self._commit is None and (self._pending or self._written) and self._crowd_is_back():
             self._start_commit()
+
+    def _crowd_is_back(self) -> bool:
+        """Whether nothing is gained by waiting for those whom the last commit sent on their way."""
+        if len(self._pending) >= self._crowd or self._written:
+            return True
+        if self._timer is None:
+            self._timer = self._clock.call_later(CROWD_WAIT_S, self._crowd_stays_away)
+        return False
+
+    def _crowd_stays_away(self) -> None:
+        self._timer = None
+        self._crowd = 0
+        self._go_on()
 
     def _sync_due(self) -> None:
         self._timer = None
@@ -373,6 +393,9 @@ class SegmentLog:
         return Commit(self._disk, self._folder, self._spares, list(self._written), unwritten)
 
     def _start_commit(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._commit = commit = self._next_commit()
         self._synced_at_s = self._clock.monotonic()
         self._worker.call(commit.run, lambda _: self._committed(commit))
@@ -392,6 +415,8 @@ class SegmentLog:
             self._doubted = False
             self._told.doubted(False)
         del self._written[: len(commit.batches)]
+        committed = sum([len(batch.appends) for batch in commit.batches])
+        self._crowd = committed if committed >= CROWD_MIN and not self._keeps else 0
         for batch in commit.batches:
             if batch.appends:
                 self._durable = batch.end

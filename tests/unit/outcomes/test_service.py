@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import TypeVar
-
 from tests.simulation.loop import SimulatedLoop, SimulatedMark
 
-from dispatch.outcomes.service import BEHIND_BYTES_MAX, ControlService
+from dispatch.outcomes.service import ControlService
 from dispatch.ports import Lsn
-
-T = TypeVar("T")
 
 
 class Follower:
@@ -30,33 +24,15 @@ class Follower:
         return self.cursor < self.end
 
 
-class Noting:
-    """A worker that notes its name for each thing that it does."""
-
-    def __init__(self, loop: SimulatedLoop, name: str, worked: list[str]) -> None:
-        self._worker = loop.worker(name)
-        self._name = name
-        self._worked = worked
-
-    def call(self, work: Callable[[], T], done: Callable[[T | Exception], None]) -> None:
-        self._worked.append(self._name)
-        self._worker.call(work, done)
-
-    def close(self) -> None:
-        self._worker.close()
-
-
 def service(
     loop: SimulatedLoop,
     follower: Follower,
     faults: list[str],
     mark: SimulatedMark,
-    worked: list[str] | None = None,
 ) -> ControlService:
-    worked = [] if worked is None else worked
     return ControlService(
         loop,
-        (Noting(loop, "patient", worked), Noting(loop, "pressed", worked)),
+        loop.worker("outcomes"),
         follower,
         followed=mark,
         durable=lambda: follower.end,
@@ -91,33 +67,3 @@ def test_a_fault_that_lasts_is_said_once_and_followed_behind_when_it_ends() -> N
     follower.fault = OSError("unwell")
     loop.advance(60.0)
     assert faults == ["full", "unwell", "unwell"]
-
-
-def test_history_gives_way_to_mail_until_it_is_far_behind() -> None:
-    loop, follower, mark, worked = SimulatedLoop(), Follower(), SimulatedMark(), list[str]()
-    service(loop, follower, [], mark, worked)
-    loop.advance(1.0)
-    assert worked and set(worked) == {"patient"}
-    worked.clear()
-    follower.end = Lsn(follower.cursor + BEHIND_BYTES_MAX + 2)
-    follower.stride = BEHIND_BYTES_MAX // 2
-    loop.advance(1.0)
-    assert follower.cursor == follower.end
-    assert worked[:2] == ["pressed", "patient"]
-
-
-def test_history_does_not_keep_a_stop_waiting() -> None:
-    loop, follower, mark, worked = SimulatedLoop(), Follower(), SimulatedMark(), list[str]()
-    control = service(loop, follower, [], mark, worked)
-    loop.advance(1.0)
-    follower.end = Lsn(9)
-    worked.clear()
-
-    async def stop() -> None:
-        drained = asyncio.ensure_future(control.drain(5.0))
-        await asyncio.sleep(0)
-        loop.advance(1.0)
-        await drained
-
-    asyncio.run(stop())
-    assert follower.cursor == 9 and set(worked) == {"pressed"}
