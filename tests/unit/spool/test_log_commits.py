@@ -6,6 +6,7 @@ from tests.simulation.disk import Operation
 from tests.simulation.spool import FOLDER, LEDGER_INTERVAL_S, SimulatedSpool, read_all, records
 
 from dispatch.ports import Lsn
+from dispatch.spool.log import CROWD_WAIT_S
 from dispatch.spool.verify import verify_log
 
 
@@ -166,3 +167,42 @@ def test_a_log_that_restarts_often_and_does_nothing_gives_its_segments_back() ->
     spool.loop.settle()
     assert len(spool.files(".segment")) == 1
     assert spool.reader().read(spool.log.durable, 1000) == []
+
+
+def test_a_commit_waits_until_those_of_the_last_one_are_back() -> None:
+    spool = SimulatedSpool()
+    spool.put(*records("first", 3))
+    spool.append(b"one", b"two")
+    spool.loop.settle()
+    assert b"one" not in spool.told, "the third may come in this very moment"
+    spool.append(b"three")
+    spool.loop.settle()
+    assert {b"one", b"two", b"three"} <= spool.told.keys()
+
+
+def test_a_commit_does_not_wait_for_clients_that_stay_away() -> None:
+    spool = SimulatedSpool()
+    spool.put(*records("first", 20))
+    spool.append(b"alone")
+    spool.loop.advance(CROWD_WAIT_S)
+    assert b"alone" in spool.told
+    spool.append(b"next")
+    spool.loop.settle()
+    assert b"next" in spool.told, "they are not waited for again"
+
+
+def test_a_single_client_is_never_kept_waiting() -> None:
+    spool = SimulatedSpool()
+    for payload in records("one after the other", 5):
+        spool.append(payload)
+        spool.loop.settle()
+        assert payload in spool.told
+
+
+def test_a_log_that_is_closed_waits_for_nobody() -> None:
+    spool = SimulatedSpool()
+    spool.put(*records("first", 20))
+    spool.append(b"last")
+    spool.log.close()
+    spool.kill()
+    assert b"last" in spool.payloads()
