@@ -7,18 +7,25 @@ nothing left to do, which for Dispatch includes its history.
 
 from __future__ import annotations
 
+import os
+import re
 import resource
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
-from bench.contestants import BOUND_S, Contestant, cpu_of, settle, wait_for_port
+from bench.contestants import BOUND_S, Contestant, cpu_of, settle, wait_for_port, wait_until
 from bench.postfix_relay import PROGRAMS
-from bench.processes import machine_busy_s
+from bench.processes import cpu_s, machine_busy_s
 
 SINK_SESSIONS_MAX = 1000
+COUNTER_BYTES_MAX = 128
+_TAKEN = re.compile(rb"mesg=(\d+)\r")
+COUNT_S = 0.005
+"""How often the upstream's counter is looked at."""
 WARM_UP_S = 1.0
 """About so long the round takes whose rate says how many messages the real ones get."""
 
@@ -55,18 +62,37 @@ def source(port: int, load: Load, messages: int) -> list[str]:
     return [*command, *(["-d"] if load.kept else []), f"127.0.0.1:{port}"]
 
 
+class Sink:
+    """Postfix's `smtp-sink` as the upstream of a round; it counts what it takes.
+
+    Not its `-M`, with which it ends at the last message: it ends without an answer, and what the relay then
+    repeats half a minute later comes into the midst of another round.
+    """
+
+    def __init__(self, port: int, counted: IO[bytes]) -> None:
+        self._counted = counted
+        command = [str(PROGRAMS / "smtp-sink"), "-c", "-u", "postfix", "-m", str(SINK_SESSIONS_MAX)]
+        command += [f"127.0.0.1:{port}", "1000"]
+        self.process = subprocess.Popen(command, stdout=counted, stderr=subprocess.DEVNULL)
+
+    def messages(self) -> int:
+        """How many it has taken so far."""
+        size = os.fstat(self._counted.fileno()).st_size
+        last = os.pread(self._counted.fileno(), COUNTER_BYTES_MAX, max(0, size - COUNTER_BYTES_MAX))
+        found = _TAKEN.findall(last)
+        return int(found[-1]) if found else 0
+
+
 @contextmanager
-def sink(port: int, messages: int) -> Iterator[subprocess.Popen[bytes]]:
-    """An upstream that ends by itself when it has so many messages."""
-    command = [str(PROGRAMS / "smtp-sink"), "-u", "postfix", "-m", str(SINK_SESSIONS_MAX)]
-    command += ["-M", str(messages), f"127.0.0.1:{port}", "1000"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        wait_for_port(port, process)
-        yield process
-    finally:
-        process.kill()
-        process.wait()
+def sink(port: int) -> Iterator[Sink]:
+    with tempfile.TemporaryFile(dir="/dev/shm") as counted:
+        running = Sink(port, counted)
+        try:
+            wait_for_port(port, running.process)
+            yield running
+        finally:
+            running.process.kill()
+            running.process.wait()
 
 
 def one_round(
@@ -78,29 +104,34 @@ def one_round(
 ) -> Round:
     """From the first connection until the last message came out at the other end, or, where there is no
     upstream, until the last one was acknowledged."""
-    with sink(upstream_port, messages) if upstream_port is not None else nullcontext() as upstream:
+    with sink(upstream_port) if upstream_port is not None else nullcontext() as upstream:
         settle(everybody)
-        before = _Clocks.read(contestant)
+        before = _Clocks.read(contestant, upstream)
         subprocess.run(source(contestant.port, load, messages), check=True, timeout=BOUND_S)
         if upstream is not None:
-            upstream.wait(BOUND_S)
-        after = _Clocks.read(contestant)
-    settle(everybody)
-    cpu_s = cpu_of(contestant) - before.relay_s
-    return Round(messages / (after.now_s - before.now_s), cpu_s * 1000 / messages, after.others_since(before))
+            wait_until(lambda: upstream.messages() >= messages, "the upstream has all", every_s=COUNT_S)
+        after = _Clocks.read(contestant, upstream)
+        # While the upstream still answers.
+        settle(everybody)
+    used_s = cpu_of(contestant) - before.relay_s
+    return Round(
+        messages / (after.now_s - before.now_s), used_s * 1000 / messages, after.others_since(before)
+    )
 
 
 class _Clocks(NamedTuple):
     now_s: float
     relay_s: float
     ours_s: float
-    """CPU of the bench and of its children that ended: source and sink."""
+    """CPU of the bench, of its children that ended, and of the sink that runs."""
     machine_s: float
 
     @staticmethod
-    def read(contestant: Contestant) -> _Clocks:
+    def read(contestant: Contestant, upstream: Sink | None) -> _Clocks:
         self, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         ours_s = self.ru_utime + self.ru_stime + children.ru_utime + children.ru_stime
+        if upstream is not None:
+            ours_s += cpu_s(upstream.process.pid)
         return _Clocks(time.monotonic(), cpu_of(contestant), ours_s, machine_busy_s())
 
     def others_since(self, before: _Clocks) -> float:
