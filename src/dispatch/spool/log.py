@@ -259,7 +259,7 @@ class SegmentLog:
             self._start_commit()
 
     def _crowd_is_back(self) -> bool:
-        """Whether nothing is gained by waiting for those whom the last commit sent on their way."""
+        """Whether as many are here as the last commit sent on their way; if not, they get a moment."""
         if len(self._pending) >= self._crowd or self._written:
             return True
         if self._timer is None:

@@ -9,26 +9,22 @@ from dispatch.ports import Lsn
 
 
 class Follower:
-    """Takes `stride` bytes a step; fails while it has a fault."""
+    """Takes one record a step; fails while it has a fault."""
 
     def __init__(self) -> None:
         self.cursor = Lsn(0)
         self.end = Lsn(3)
-        self.stride = 1
         self.fault: Exception | None = None
 
     def step(self) -> bool:
         if self.fault is not None:
             raise self.fault
-        self.cursor = Lsn(min(self.cursor + self.stride, self.end))
+        self.cursor = Lsn(min(self.cursor + 1, self.end))
         return self.cursor < self.end
 
 
 def service(
-    loop: SimulatedLoop,
-    follower: Follower,
-    faults: list[str],
-    mark: SimulatedMark,
+    loop: SimulatedLoop, follower: Follower, faults: list[str], mark: SimulatedMark
 ) -> ControlService:
     return ControlService(
         loop,
