@@ -6,7 +6,8 @@
  * begins anew at its front. A record is appended before its write, and `valid` after it: a process may
  * be killed anywhere. A record whose write never happened restores what is there already.
  *
- * A sync covers what had returned when it began: the places up to the first write that was then in flight.
+ * A sync covers all places there were when it began. It waits for writes in flight first: what it covers is
+ * one number, and a write that is not covered must not drag down one that returned before it.
  * After a failed sync the head becomes *sticky*: no place is forgotten any more, and syncs are records
  * themselves, because what the failed one dropped stays lost until it is written anew (power.py replays it).
  *
@@ -260,14 +261,20 @@ static uint64_t append(struct file *file, int fd, uint64_t from, uint64_t to)
     return place;
 }
 
+/* Let the writes in flight return. */
+static void give_way(void)
+{
+    control_unlock();
+    sched_yield();
+    control_lock();
+}
+
 int journal_write(struct file *file, int fd, uint64_t offset, uint64_t bytes)
 {
     int slot = 0;
     while (file->in_flight[slot]) {
         if (++slot == IN_FLIGHT) {
-            control_unlock();
-            sched_yield();
-            control_lock();
+            give_way();
             slot = 0;
         }
     }
@@ -295,8 +302,8 @@ uint64_t journal_place(struct file *file)
         return 1;
     uint64_t place = head_of(journal).valid;
     for (int i = 0; i < IN_FLIGHT; i++)
-        if (file->in_flight[i] && file->in_flight[i] < place)
-            place = file->in_flight[i];
+        while (file->in_flight[i] && file->in_flight[i] < place)
+            give_way();
     return place;
 }
 

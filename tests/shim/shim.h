@@ -133,6 +133,7 @@ struct file *journal_remember(uint64_t inode, const char *below);
 int journal_write(struct file *file, int fd, uint64_t offset, uint64_t bytes);
 void journal_written(struct file *file, int slot);
 void journal_resize(struct file *file, int fd, uint64_t size);
+/* Up to where a sync that begins now covers. */
 uint64_t journal_place(struct file *file);
 void journal_synced(struct file *file, uint64_t place, bool good);
 
