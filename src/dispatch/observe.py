@@ -80,6 +80,10 @@ EVENTS: dict[str, Event] = {
     "accept_well": Event("info", "Connections are accepted again."),
     "denied": Event("info", "A client was turned away: a connection, a sender, a recipient or a message."),
     "disk_level": Event("warning", "The disk has passed a limit of free space, or is well again."),
+    "start_fault": Event(
+        "error",
+        "This start cannot be noted on the disk, so a power cut would not be noticed; it is tried again.",
+    ),
     # the logs
     "history_fault": Event(
         "error", "History cannot be written, or looks damaged; it is tried again, and nothing else stops."

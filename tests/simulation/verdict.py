@@ -14,7 +14,7 @@ from tests.simulation.hosts import Taken
 from tests.simulation.machine import Machine
 from tests.simulation.relay import TORN, poisonous
 
-from dispatch.app.folders import CONTENT, LEDGER, Folders
+from dispatch.app.folders import CONTENT, LEDGER, MAIL, Folders
 from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.ids import MessageId, spool_form
 from dispatch.outcomes.service import ControlService
@@ -49,6 +49,8 @@ class Verdict:
         self._folders = folders
         self.alone: Counter[MessageId] = Counter()
         """How often a message was alone under way when delivery died; three times look like poison."""
+        self._unwitnessed = False
+        """Bits rotted in the mail log where, after a power cut, no mark says that anything was written."""
 
     def look(self) -> Audit:
         """What must hold at any time."""
@@ -74,15 +76,23 @@ class Verdict:
         self._nothing_is_left(audit, delivery)
         self._history_agrees(audit, control)
 
+    def rots(self, path: str, offset: int) -> None:
+        """A byte of a segment is about to be another one."""
+        folder, _, name = path.rpartition("/")
+        if folder == MAIL:
+            lsn = int(name.removesuffix(".segment").rpartition("-")[2], 16) + offset
+            self._unwitnessed |= lsn >= self._machine.mark(str(self._folders.mail_durable)).load()
+
     def where_bits_rot(self, reported: list[str]) -> None:
         """What the disk lost cannot be delivered; but that it was lost is said, and nothing is made up."""
         self._nobody_was_uninvited()
         self._taken.check()
         taken = {taking.message_id for taking in self._taken.takings}
         lost = self._books.acknowledged.keys() - taken
-        # The last batch, where a power cut has set the mark back, cannot be told from a torn one.
+        # The last batch, where a power cut has set the mark back, cannot be told from a torn one; without its
+        # head, not even from none.
         alarms = (ALARMS | {TORN}).intersection(reported)
-        if lost and not alarms:
+        if lost and not alarms and not self._unwitnessed:
             # What rotted was not read again, or held nothing: the ledger says what became of the others.
             records = Records(self._ledger(), Lsn(0))
             known = {record.message.id for _, record in records if isinstance(record, Accepted)}

@@ -286,6 +286,7 @@ class World:
         written = disk.content(path).rstrip(b"\0")
         offset = self.random.randrange(len(written))
         self._say(f"rot at {offset} of {path}")
+        self.verdict.rots(path, offset)
         disk.damage(path, offset, bytes([written[offset] ^ self.random.randrange(1, 256)]))
 
     def _jump(self) -> None:

@@ -107,6 +107,11 @@ class Following:
         except StoreDamaged:
             self._suspect()
             raise
+        except StoreFault:
+            if self.store is not None and self.store.doubts:
+                # Opened again, it goes on from what the disk really has.
+                self._let_go()
+            raise
         self._trust = Trust.SOUND
         self.cursor = tail.cursor
         return more

@@ -87,7 +87,7 @@ async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> De
     await _until_well(machine.clock, stores.ledger)
     starts = Starts(machine.disk, machine.start_id)
     if not starts.power_was_cut:
-        starts.remember()
+        await _until_on_record(machine.clock, starts, report)
     scheduler, seams = _recover_queue(machine, stores, maker, lanes, starts, doubt, report)
     _say_what_waits_for_nobody(stores.parked, lanes, report)
     housekeeping = Housekeeping(
@@ -250,9 +250,22 @@ async def _until_well(clock: Clock, ledger: SegmentLog) -> None:
     Intake serves meanwhile; the mail log is the buffer. `LogHealth` says why.
     """
     while ledger.unwell is not None:
-        later: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        clock.call_later(WELL_S, partial(later.set_result, None))
-        await later
+        await _a_while(clock)
+
+
+async def _until_on_record(clock: Clock, starts: Starts, report: Reporter) -> None:
+    """Wait until a power cut would be noticed: before, what it takes out of the ledger would be missed by
+    nobody."""
+    if not starts.remember():
+        report("start_fault", meanwhile="nothing is delivered")
+        while not starts.remember():
+            await _a_while(clock)
+
+
+async def _a_while(clock: Clock) -> None:
+    later: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    clock.call_later(WELL_S, partial(later.set_result, None))
+    await later
 
 
 def _retention_s(watch: Watch) -> float | None:

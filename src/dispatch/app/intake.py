@@ -69,9 +69,13 @@ def connection_rules(settings: Settings) -> ConnectionRules:
 class InForce:
     """The settings as the sessions see them; `apply` puts new ones in force for the next command."""
 
-    def __init__(self, watch: Watch, machine: Machine, log: SegmentLog, report: Reporter) -> None:
+    def __init__(
+        self, watch: Watch, machine: Machine, log: SegmentLog, starts: Starts, report: Reporter
+    ) -> None:
         settings = watch.settings
         self._watch = watch
+        self._starts = starts
+        self._start_fault = False
         self._report = report
         self.acceptance = Acceptance(machine.clock, machine.chance, log, acceptance_rules(settings))
         self.levels = DiskLevels(disk_limits(settings))
@@ -92,7 +96,7 @@ class InForce:
             incoming=partial(Incoming, self.acceptance, content, budget),
             rules=session_rules(settings),
             source_allowed=Networks.parse(settings.listener.allowed_cidrs).contains,
-            disk_level=lambda: self.levels.level,
+            disk_level=self._level,
             refused=self._refused,
         )
         self.listener = SmtpListener(self.desk, connection_rules(settings))
@@ -107,6 +111,15 @@ class InForce:
         self.listener.rules = connection_rules(new)
         self.levels.limits = disk_limits(new)
         self.disk.look()
+
+    def _level(self) -> DiskLevel:
+        if self._starts.remember():
+            self._start_fault = False
+            return self.levels.level
+        if not self._start_fault:
+            self._start_fault = True
+            self._report("start_fault", meanwhile="nothing is accepted")
+        return DiskLevel.SUSPENDED
 
     def _level_changed(self, level: DiskLevel) -> None:
         free = self.disk.free_bytes
@@ -142,8 +155,7 @@ async def start_intake(
         report=report,
         told=Told(ended=cut.store) if starts.power_was_cut else None,
     )
-    starts.remember()
-    in_force = InForce(watch, machine, log, report)
+    in_force = InForce(watch, machine, log, starts, report)
     service = IntakeService(
         machine.clock,
         in_force.listener,

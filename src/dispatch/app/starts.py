@@ -22,9 +22,15 @@ class Starts:
         self._others = [name for name in known if name != self._present]
         self.power_was_cut = bool(self._others)
         """Where nothing is known at all, it is the first start, or the last run stopped in good order."""
+        self._remembered = False
 
-    def remember(self) -> None:
-        """What this start had to find out is durable."""
+    def remember(self) -> bool:
+        """What this start had to find out is durable. Whether the next one will notice a power cut.
+
+        Where it would not, nothing may be promised yet: this is to be asked again.
+        """
+        if self._remembered:
+            return True
         try:
             if self._present not in self._disk.names(self._folder):
                 self._disk.open(self._path(self._present), create=True).close()
@@ -33,12 +39,15 @@ class Starts:
             for name in self._others:
                 self._disk.remove(self._path(name))
         except OSError:
-            # The next start finds the same, and marks a few deliveries more than it must.
-            return
+            # With an older note the next start finds the same, and marks a few deliveries more than it must.
+            return bool(self._others)
         self._others = []
+        self._remembered = True
+        return True
 
     def forget(self) -> None:
         """The process stops in good order, with nothing left to doubt: what comes next is a first start."""
+        self._remembered = False
         try:
             self._disk.remove(self._path(self._present))
         except OSError:

@@ -32,7 +32,7 @@ class Book:
         self._written = 0
         self._durable = 0
         self._durable_lsn = ledger.durable
-        self._waiting: deque[tuple[int, Callable[[], None]]] = deque()
+        self._waiting: deque[tuple[int, Callable[[], object]]] = deque()
 
     def write(self, record: LedgerRecord) -> None:
         """Add a record; it leaves the process at the latest at the end of this turn of the loop."""
@@ -62,7 +62,7 @@ class Book:
         self.hand_over()
         self._ledger.flush()
 
-    def once_durable(self, callback: Callable[[], None]) -> None:
+    def once_durable(self, callback: Callable[[], object]) -> None:
         """Call back when all that was written so far is on stable storage, in the order of the calls.
 
         Where it already is and nobody waits before, the call comes at once, from within this one.

@@ -40,14 +40,17 @@ class Custody:
         parking: Parking,
         *,
         remove_files: Callable[[list[ContentFile]], None],
+        latest_due_ms: Callable[[int], int],
         waiting: Callable[[tuple[ParkedDelivery, ...]], None],
         parked: Callable[[], None],
     ) -> None:
-        """`waiting` is told what now waits in the parked store; `parked` that room was made."""
+        """`latest_due_ms`: what no due time lies beyond that was planned by the clock as it is now.
+        `waiting` is told what now waits in the parked store; `parked` that room was made."""
         self._clock = clock
         self._book = book
         self._parking = parking
         self._remove_files = remove_files
+        self._latest_due_ms = latest_due_ms
         self._waiting = waiting
         self._room_made = parked
         self.live: dict[Lsn, LogOwned] = {}
@@ -87,7 +90,7 @@ class Custody:
     def park(self, work: Work) -> None:
         """The store takes a work over that the log owns."""
         assert work.owner is not None, "only what the log owns is parked"
-        self._move_to_store(work, work.owner, work.deliveries)
+        self._move_to_store(work, work.owner, self._due_by_now(work.message, work.deliveries))
 
     def change(self, change: Change, done: Callable[[], None] | None = None) -> None:
         """Make a change to the parked store once everything written so far is durable; then `done`."""
@@ -118,20 +121,26 @@ class Custody:
 
     def _move_to_store(self, work: Work, owner: LogOwned, deliveries: tuple[ParkedDelivery, ...]) -> None:
         owner.shared_file = True
-        deliveries = self._due_by_now(work.message, deliveries)
         content = work.content if isinstance(work.content, bytes) else None
         self.change(Park(work.message, content, deliveries), partial(self._parked, owner, deliveries))
 
     def _due_by_now(
         self, message: Message, deliveries: tuple[ParkedDelivery, ...]
     ) -> tuple[ParkedDelivery, ...]:
-        """What was never tried is due since its acceptance: if the clock went back, that may be to come."""
+        """As the clock goes now: it may have gone back since they were planned, or never were.
+
+        What was never tried is due since its acceptance. Housekeeping sees only to what is in the store.
+        """
         now_ms = int(self._clock.wall() * 1000)
-        if message.accepted_ms <= now_ms:
+        if all(delivery.due_ms <= now_ms for delivery in deliveries):
             return deliveries
+        latest_ms = self._latest_due_ms(now_ms)
         return tuple(
-            msgspec.structs.replace(delivery, due_ms=now_ms)
-            if delivery.due_ms == message.accepted_ms
+            msgspec.structs.replace(
+                delivery,
+                due_ms=now_ms if delivery.due_ms == message.accepted_ms else min(delivery.due_ms, latest_ms),
+            )
+            if delivery.due_ms > now_ms
             else delivery
             for delivery in deliveries
         )

@@ -12,7 +12,6 @@ from functools import partial
 from typing import NamedTuple
 
 from dispatch.mail.message import ContentFile
-from dispatch.policy.schedule import clamp
 from dispatch.ports import Clock, Lsn, Mark
 from dispatch.queue.lane import Lane
 from dispatch.queue.replay import NO_ID
@@ -112,8 +111,7 @@ class Housekeeping:
             return
         self._clamped = self._jumps
         now_ms = int(self._clock.wall() * 1000)
-        plans = [self._s.plan, *(lane.rules.plan for lane in self._lanes)]
-        latest_ms = max(clamp(now_ms << 1, now_ms, plan) for plan in plans)
+        latest_ms = self._scheduler.latest_due_ms(now_ms)
         # Behind every change that was decided by the old time.
         self._s.book.once_durable(
             lambda: self._s.parking.ask(

@@ -33,7 +33,7 @@ from dispatch.mime.handover import for_relay
 from dispatch.observe import Reporter
 from dispatch.policy.breaker import BreakerState
 from dispatch.policy.routing import Route
-from dispatch.policy.schedule import RetryPlan
+from dispatch.policy.schedule import RetryPlan, clamp
 from dispatch.policy.verdict import judge
 from dispatch.ports import Chance, Clock, Entry, Leave, LogReader, Lsn, Transaction
 from dispatch.queue.book import Book
@@ -94,6 +94,7 @@ class Scheduler:
             seams.book,
             seams.parking,
             remove_files=seams.remove_files,
+            latest_due_ms=self.latest_due_ms,
             waiting=self._waiting,
             parked=self._room_made,
         )
@@ -459,6 +460,11 @@ class Scheduler:
     def abandoned(self, files: list[ContentFile]) -> None:
         """The parked store needs these no more."""
         self.custody.abandoned(files)
+
+    def latest_due_ms(self, now_ms: int) -> int:
+        """Nothing that was planned by the clock as it is now is due later."""
+        plans = [self._s.plan, *(lane.rules.plan for lane in self.lanes.values())]
+        return max(clamp(now_ms << 1, now_ms, plan) for plan in plans)
 
     def _waiting(self, deliveries: tuple[ParkedDelivery, ...]) -> None:
         """They wait in the store now: their lanes should know when to look."""

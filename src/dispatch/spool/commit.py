@@ -88,10 +88,13 @@ class Commit:
         spares: Spares,
         batches: list[WriteBatch],
         unwritten: WriteBatch | None,
+        failed: Callable[[], None],
     ) -> None:
+        """`failed` is called on the worker, at once: the process may not live to see what came of it."""
         self._disk = disk
         self._folder = folder
         self._spares = spares
+        self._failed = failed
         self.batches = batches
         self.unwritten = unwritten
         """That one of the batches which the commit itself writes; None once it was."""
@@ -122,5 +125,6 @@ class Commit:
             if any(batch.opens for batch in self.batches):
                 self._disk.sync_folder(self._folder)
         except Exception as error:
+            self._failed()
             self.error = error
         self.finished = True

@@ -69,7 +69,8 @@ class Told(NamedTuple):
     ended: Callable[[int], None] = _ignore
     """Where it ended before this start; called before any reader may know."""
     doubted: Callable[[bool], None] = _ignore
-    """Whether what was written may be gone from the files, because a sync failed; later, that it is not."""
+    """Whether what was written may be gone from the files, because a sync failed; later, that it is not.
+    The former comes on the worker's thread as well, before anybody else knows."""
 
 
 class SegmentLog:
@@ -390,7 +391,8 @@ class SegmentLog:
             unwritten = self._take_batch(self._home)
         if unwritten is not None:
             self._written.append(unwritten)
-        return Commit(self._disk, self._folder, self._spares, list(self._written), unwritten)
+        batches, failed = list(self._written), partial(self._told.doubted, True)
+        return Commit(self._disk, self._folder, self._spares, batches, unwritten, failed)
 
     def _start_commit(self) -> None:
         if self._timer is not None:

@@ -14,8 +14,8 @@ when there is time; until then readers look through the rows that are missing fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -26,7 +26,15 @@ from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.ids import MessageId
 from dispatch.mail.showable import showable
 from dispatch.store.numbers import PROBES, first_number, number_at
-from dispatch.store.sqlite import closed_on_failure, faults, open_database, statements, transaction
+from dispatch.store.sqlite import (
+    StoreFault,
+    closed_on_failure,
+    faults,
+    forsake,
+    open_database,
+    statements,
+    transaction,
+)
 
 PAGE_SIZE_BYTES = 8192
 CHECKPOINT_PAGES = 2000
@@ -54,8 +62,10 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
 class HistoryStore:
     """The writing end of `history.db`."""
 
-    def __init__(self, connection: apsw.Connection) -> None:
+    def __init__(self, connection: apsw.Connection, doubts: Sequence[str] = ()) -> None:
         self._connection = connection
+        self.doubts = doubts
+        """Why what was written last may be lost. Once there is any: to be closed, and opened again."""
         self._execute = connection.execute
         self._executemany = connection.executemany
         with faults("history: load"):
@@ -68,6 +78,7 @@ class HistoryStore:
         cls, path: Path, *, vfs: str | None = None, sync_folder: Callable[[], None] | None = None
     ) -> HistoryStore:
         """Open or make the database. Raises `StoreFault`. On a `vfs`, nobody else can read it meanwhile."""
+        doubts: list[str] = []
         connection = open_database(
             path,
             "history",
@@ -78,20 +89,29 @@ class HistoryStore:
             checkpoint_pages=CHECKPOINT_PAGES,
             vfs=vfs,
             sync_folder=sync_folder,
+            doubted=doubts.append,
         )
         with closed_on_failure(connection):
-            return cls(connection)
+            return cls(connection, doubts)
 
     def close(self) -> None:
         with faults("history: close"):
-            self._connection.close()
+            if self.doubts:
+                forsake(self._connection)
+            else:
+                self._connection.close()
 
-    def transaction(self) -> AbstractContextManager[None]:
-        """All that is written within is kept, or nothing of it. Raises `StoreFault`."""
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All that is written within is kept, or nothing of it. Raises `StoreFault`; with `doubts`, nobody
+        knows which of the two."""
         if self._given:
             self._highest = max(self._highest, *self._given)
             self._given.clear()
-        return transaction(self._connection)
+        with transaction(self._connection):
+            yield
+        if self.doubts:
+            raise StoreFault(f"history: not known to be kept: {self.doubts[0]}")
 
     # ------------------------------------------------------------ cursors
 
@@ -175,7 +195,7 @@ class HistoryStore:
         if not late and not fresh:
             # Asked each second: an idle relay leaves its disk alone.
             return 0
-        with transaction(self._connection):
+        with self.transaction():
             self._executemany(_SQL["index_message"], [(number,) for number in (*late, *fresh)])
             self._executemany(_SQL["drop_search_late"], [(number,) for number in late])
             through = fresh[-1] if fresh else self._through
@@ -189,7 +209,7 @@ class HistoryStore:
         `failed`: those of which some recipient was not reached; otherwise those that went well or were
         taken out on purpose. Counters stay. Raises `StoreFault`.
         """
-        with transaction(self._connection):
+        with self.transaction():
             rows = self._execute(
                 _SQL["finished_before"], (number_at(before_ms), before_ms, not failed, limit)
             )

@@ -7,9 +7,10 @@ that a newer version has migrated is refused: its rows may mean what this versio
 Traps. `page_size` and `auto_vacuum` count only before the first page is written. An *exclusive*
 database keeps its WAL index on the heap: no shared memory file, no lock calls on the hot path, and
 no need of shared memory in a `vfs` put under it; in exchange nobody else can open it meanwhile.
-After a failed sync of the WAL the transaction is rolled back and the next one writes the same
-frames anew, so a failed sync is never taken for one that worked; and what another process has left in
-the WAL of an exclusive database is written once more before it is believed. SQLite syncs the folder of a
+After a sync of the WAL that failed in a commit the transaction is rolled back and the next one writes the
+same frames anew, so a failed sync is never taken for one that worked; after one that failed in a checkpoint
+of commits that were not synced the database is to be opened again (`doubted`); and what another process has
+left in the WAL is written once more before it is believed. SQLite syncs the folder of a
 new database or WAL, but passes over a failure of that: a power cut could take the name, and with it all that
 was committed. So the folder is synced here as well, before a database counts as open.
 
@@ -74,6 +75,7 @@ def open_database(
     shrinks: bool = False,
     vfs: str | None = None,
     sync_folder: Callable[[], None] | None = None,
+    doubted: Callable[[str], None] = lambda _: None,
 ) -> apsw.Connection:
     """Open for writing, making or migrating the database as needed. Raises `StoreFault`.
 
@@ -81,6 +83,9 @@ def open_database(
     of the process; a power cut may undo the last ones, never half of one. `schema` names the folder
     of migrations, `vfs` a registered SQLite file system to use instead of the machine's. `sync_folder` syncs
     the database's folder, and may raise `OSError`; None: as the machine does, or on a `vfs` not at all.
+    `doubted` is told, within a commit, that a checkpoint has failed. With `synchronous=NORMAL` the commits
+    since the last one may be lost then, though SQLite goes on by what it remembers of them: close it, with
+    `forsake`, and open it again.
     One that `shrinks` can give pages back (`PRAGMA incremental_vacuum`).
     """
     with faults(f"{path.name}: cannot be opened"):
@@ -95,12 +100,14 @@ def open_database(
                 connection.pragma("locking_mode", "EXCLUSIVE")
                 if connection.pragma("journal_mode") == "wal":
                     _write_wal_again(path, vfs)
+            elif vfs is None and path.with_name(f"{path.name}-wal").exists():
+                _write_wal_again(path, vfs)
             connection.pragma("page_size", page_size_bytes)
             if shrinks:
                 connection.pragma("auto_vacuum", "INCREMENTAL")
             connection.pragma("journal_mode", "WAL")
             connection.pragma("synchronous", synchronous)
-            connection.set_wal_hook(partial(_checkpoint, checkpoint_pages))
+            connection.set_wal_hook(partial(_checkpoint, checkpoint_pages, doubted))
             connection.pragma("trusted_schema", False)
             migrate(connection, schema, name=path.name)
             # The WAL has the name by now under which everything will be committed.
@@ -132,7 +139,7 @@ def _sync_folder(path: Path, sync: Callable[[], None] | None) -> None:
 
 
 def _write_wal_again(path: Path, vfs: str | None) -> None:
-    """Put the WAL that an earlier process has left on stable storage. Only for who holds the lock.
+    """Put the WAL that an earlier process has left on stable storage. Only for the one who writes.
 
     SQLite takes for committed what it finds there, though a sync of it may have failed. The kernel counts
     such pages as written: only writing them once more makes the next sync put them on the disk.
@@ -149,15 +156,26 @@ def _write_wal_again(path: Path, vfs: str | None) -> None:
         file.xClose()
 
 
-def _checkpoint(pages_min: int, connection: apsw.Connection, database: str, pages: int) -> int:
+def forsake(connection: apsw.Connection) -> None:
+    """Close it without copying into the database what its WAL is only remembered to hold."""
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.close()
+
+
+def _checkpoint(
+    pages_min: int, doubted: Callable[[str], None], connection: apsw.Connection, database: str, pages: int
+) -> int:
     """Called after each commit, which stands whatever comes of this: the next one tries again."""
     if pages >= pages_min:
         try:
             connection.wal_checkpoint(database, apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except apsw.Error:
+        except apsw.BusyError:
+            # A reader is in the way.
+            pass
+        except apsw.Error as error:
             # SQLite's own hook passes it over as well; but a fault that a `vfs` in Python raises
             # in there would leave the COMMIT that has been made.
-            pass
+            doubted(str(error))
     return apsw.SQLITE_OK
 
 
@@ -296,6 +314,10 @@ def faults(doing: str) -> Iterator[None]:
         raise _fault(error, doing) from error
 
 
+_DAMAGED_INDEX = re.compile(r"invalid fts5|vtable constructor failed")
+"""How a search index speaks of its own tables where they make no sense: with the code of a bad statement."""
+
+
 def _fault(error: apsw.Error, doing: str) -> StoreFault:
     match error:
         case apsw.FullError():
@@ -303,6 +325,8 @@ def _fault(error: apsw.Error, doing: str) -> StoreFault:
         case apsw.BusyError() | apsw.LockedError():
             kind = StoreBusy
         case apsw.CorruptError() | apsw.NotADBError():
+            kind = StoreDamaged
+        case apsw.SQLError() if _DAMAGED_INDEX.search(str(error)):
             kind = StoreDamaged
         case _:
             kind = StoreFault

@@ -183,3 +183,25 @@ def test_what_cannot_be_closed_is_let_go_of(desk: Desk) -> None:
 
 def _nothing_found(*_: object, **__: object) -> bool:
     return False
+
+
+@pytest.mark.parametrize("after", range(4))
+def test_rows_that_a_failed_sync_may_have_lost_are_read_again_from_the_ledger(
+    desk: Desk, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite goes on by what it remembers of them, and would copy something else into the database."""
+    monkeypatch.setattr("dispatch.store.history.CHECKPOINT_PAGES", 60)
+    desk.reopen()
+    desk.fail("sync", path=f"{HISTORY}-wal", after=after, times=1)
+    faults = []
+    for number in range(100):
+        try:
+            desk.follow(number)
+        except StoreFault as fault:
+            faults.append(str(fault))
+    assert len(faults) == 1
+    desk.follow(100)
+    desk.reopen()
+    desk.follow()
+    assert desk.set_aside == []
+    assert all(desk.knows(message(each)) for each in range(101))

@@ -66,6 +66,27 @@ def test_where_nothing_can_be_written_the_next_start_finds_it_again() -> None:
     assert not _started(disk, "b")
 
 
+@pytest.mark.parametrize("operation", ["create", "sync_folder"])
+def test_a_first_start_that_cannot_be_noted_says_so_until_it_is(operation: Operation) -> None:
+    disk = SimulatedDisk()
+    starts = Starts(disk.process(), "a")
+    disk.fault = lambda done, path: disk_full() if done == operation else None
+    assert not starts.remember() and not starts.remember()
+    disk.fault = None
+    assert starts.remember()
+    disk.power_cut()
+    assert Starts(disk.process(), "b").power_was_cut
+
+
+def test_a_start_that_cannot_be_noted_behind_an_older_note_is_safe() -> None:
+    disk = SimulatedDisk()
+    _started(disk, "a")
+    disk.fault = lambda done, path: disk_full() if done == "create" else None
+    assert Starts(disk.process(), "b").remember()
+    disk.fault = None
+    assert Starts(disk.process(), "c").power_was_cut
+
+
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("dies_at", range(5))
 def test_a_power_cut_while_it_is_noted_is_not_forgotten(dies_at: int, seed: int) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
 from tests.unit.queue.bench import LATER, NEVER, Bench
 
 from dispatch.mail.delivery import DeliveryState
+from dispatch.queue.work import Work
 
 DAY_S = 86_400.0
 
@@ -72,3 +74,20 @@ def test_due_times_are_set_right_after_the_clock_jumped_back(bench: Bench) -> No
     bench.loop.advance(15.0)
     assert "clock_jumped" in bench.alarms
     assert len(bench.relay.started) == 1 and bench.rows(message_id)
+
+
+def test_what_is_parked_after_the_clock_jumped_back_is_not_due_by_the_old_clock(bench: Bench) -> None:
+    """It was in memory while those in the store were set right: on trial, or in line."""
+    bench.relay.slots = 0
+    message_id = bench.offer()
+    bench.loop.settle()
+    planned = bench.lane.ready.pop()
+    assert planned is not None
+    now_ms = int(bench.loop.wall() * 1000)
+    rows = tuple(
+        msgspec.structs.replace(row, due_ms=now_ms + int(DAY_S * 1000), attempts=1)
+        for row in planned.deliveries
+    )
+    bench.scheduler.return_work(Work(planned.message, rows, planned.content, planned.owner))
+    bench.loop.settle()
+    assert [row.due_ms - now_ms for row in bench.rows(message_id)] == [10_000], "the plan's longest wait"

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from functools import partial
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from tests.simulation.disk import Operation, disk_full, io_error
 from tests.simulation.spool import FOLDER, SimulatedSpool, read_all, records
 
 from dispatch.ports import AppendFault
+from dispatch.spool.commit import Commit, WriteBatch
 from dispatch.spool.faults import LogUnwell
+from dispatch.spool.spares import Spares
 from dispatch.spool.verify import verify_log
 
 
@@ -31,6 +36,27 @@ def test_a_failed_fsync_refuses_those_who_waited_and_the_next_are_taken() -> Non
     assert spool.payloads() == [b"before", b"after"]
     spool.kill()
     assert spool.payloads() == [b"before", b"after"]
+
+
+def test_a_failed_fsync_is_told_of_before_anybody_could_die_of_it() -> None:
+    spool = SimulatedSpool()
+    doubts: list[bool] = []
+
+    class Unsynced:
+        file = SimpleNamespace(sync=lambda: (_ for _ in ()).throw(OSError(errno.EIO, "lost")))
+
+    batch = SimpleNamespace(home=Unsynced, opens=False)
+    disk = spool.disk.process()
+    commit = Commit(
+        disk,
+        FOLDER,
+        Spares(disk, FOLDER, 1 << 16, 0),
+        [cast(WriteBatch, batch)],
+        None,
+        partial(doubts.append, True),
+    )
+    commit.run()
+    assert doubts == [True] and isinstance(commit.error, OSError)
 
 
 def test_the_segment_of_a_failed_fsync_is_never_touched_again() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+import apsw
 import pytest
 from tests.simulation.disk import Operation, SimulatedDisk
 from tests.simulation.vfs import SimulatedVfs
@@ -57,6 +58,14 @@ def test_a_page_that_was_overwritten_is_damage(tmp_path: Path, page: int) -> Non
     assert (tmp_path / PATH).read_bytes() == before, "it was looked at, and no more"
     assert set_aside(SystemDisk(tmp_path), PATH.name) == "history.db.damaged-1"
     assert not is_damaged(SystemDisk(tmp_path), tmp_path / PATH)
+
+
+def test_a_search_index_whose_own_tables_make_no_sense_is_damage(tmp_path: Path) -> None:
+    filled(tmp_path / PATH)
+    with apsw.Connection(str(tmp_path / PATH)) as connection:
+        connection.execute("DELETE FROM search_config")
+    connection.close()
+    assert is_damaged(SystemDisk(tmp_path), tmp_path / PATH)
 
 
 def test_a_read_that_fails_is_no_damage_however_often(tmp_path: Path) -> None:
