@@ -106,7 +106,8 @@ class Scheduler:
         """Whether a record of the mail log was there at the last power cut."""
         self.under_way: dict[Work, None] = {}
         self._announced: dict[int, list[Work]] = {}
-        """What is in hand from the parked store, and is not on record durably."""
+        """What is in hand, from the parked store or for the second time from the log, and is not on record
+        durably."""
         self._leaving: list[Leave] = []
         """What only waits for its *sending* to leave the process."""
         self._turning = False
@@ -170,12 +171,27 @@ class Scheduler:
         self._s.book.write(Accepted(now_ms, message, entry.lsn, entry.next, unanswered, power))
         owner = self.custody.own(entry.lsn, message)
         whole = message.content_file or content
+        fresh: list[Work] = []
         for route, indexes in self._s.route(message):
             if route.held:
                 held = fresh_deliveries(message, indexes, "", DeliveryState.HELD, route.hold_reason or "")
                 self.custody.park(Work(message, held, whole, owner))
             else:
-                self.place(Work(message, fresh_deliveries(message, indexes, route.relays[0]), whole, owner))
+                fresh.append(Work(message, fresh_deliveries(message, indexes, route.relays[0]), whole, owner))
+        if power:
+            # That it may have been tried must outlast a second power cut, before it is tried again.
+            self._once_on_record(fresh, partial(self._place_recorded, fresh))
+            return
+        for work in fresh:
+            self.place(work)
+
+    def _place_recorded(self, works: list[Work]) -> None:
+        for work in works:
+            if self._frozen or self.stopping:
+                self.return_work(work)
+            else:
+                self.place(work)
+        self.pump_all()
 
     def place(self, work: Work) -> None:
         """Into the line of its relay, or into the parked store when there is no room."""
@@ -303,14 +319,19 @@ class Scheduler:
             then()
             return
 
+        placed = tuple(Placed(work.message.id, work.indexes) for work in works)
+        self._s.book.write(Claimed(self._now_ms(), placed))
+        self._once_on_record(works, then)
+
+    def _once_on_record(self, works: list[Work], then: Callable[[], None]) -> None:
+        """`then` when what was written of them is on stable storage; until then they are in hand here."""
+
         def durable() -> None:
             del self._announced[key]
             then()
 
         key = id(works)
         self._announced[key] = works
-        placed = tuple(Placed(work.message.id, work.indexes) for work in works)
-        self._s.book.write(Claimed(self._now_ms(), placed))
         self._s.book.once_durable(durable)
 
     def _line_up(self, lane: Lane, works: list[Work]) -> None:

@@ -70,6 +70,18 @@ def test_what_stood_in_the_log_is_marked_before_it_is_tried_again(bench: Bench) 
     assert all(row.uncertain and row.attempts == 1 for row in after.rows(message_id))
 
 
+def test_what_is_taken_up_a_second_time_is_marked_before_it_is_tried_again(bench: Bench) -> None:
+    """A second cut would take the mark with it, and a third attempt would have one excuse for two."""
+    bench.scheduler._lost_power = lambda _: True
+    bench.ledger.by_itself = False
+    message_id = bench.offer()
+    bench.loop.advance(1.0)
+    assert not bench.relay.started and [record.power for record in bench.of(Accepted)] == [True]  # type: ignore[attr-defined]
+    bench.ledger.sync()
+    bench.loop.settle()
+    assert started(bench) == [message_id]
+
+
 def test_what_was_claimed_and_sent_is_marked_before_it_is_tried_again(bench: Bench) -> None:
     message_id = in_store(bench)
     claim(bench)
