@@ -194,6 +194,7 @@ class World:
                 for (_, state), count in delivery._store.counts().items()
             ),
             "the parked store": not scheduler._s.parking.idle,
+            "an order": scheduler.frozen,
             "control": control._follower.cursor < control._durable(),
         }
         return ", ".join(what for what, waits in waiting.items() if waits)
