@@ -124,9 +124,7 @@ class Following:
 
     def _open(self) -> Tail:
         machine = self._machine
-        self.store = HistoryStore.open(
-            machine.folders.history_db, vfs=machine.vfs, sync_folder=partial(machine.disk.sync_folder, "")
-        )
+        self.store = HistoryStore.open(machine.folders.history_db, vfs=machine.vfs, disk=machine.disk)
         try:
             self._lines = LogLines(self.store, self._report, self._rules)
             gaps = partial(_report_gap, self._report)

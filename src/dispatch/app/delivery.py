@@ -185,9 +185,7 @@ def _open_stores(machine: Machine, settings: Settings, doubt: Doubt, report: Rep
         taken_up=HealthyReader(mail, "mail log", report),
         ledger=ledger,
         written=SegmentReader(machine.disk, LEDGER, mark=machine.mark(folders.ledger_durable, False)),
-        parked=ParkedStore.open(
-            folders.parked_db, vfs=machine.vfs, sync_folder=partial(machine.disk.sync_folder, "")
-        ),
+        parked=ParkedStore.open(folders.parked_db, vfs=machine.vfs, disk=machine.disk),
         content=ContentFolder(machine.disk, CONTENT, worker=files),
         workers=(machine.threads.worker("parked"), files),
     )

@@ -14,7 +14,7 @@ when there is time; until then readers look through the rows that are missing fr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -27,6 +27,7 @@ from dispatch.mail.ids import MessageId
 from dispatch.mail.showable import showable
 from dispatch.store.numbers import PROBES, first_number, number_at
 from dispatch.store.sqlite import (
+    Folder,
     StoreFault,
     closed_on_failure,
     faults,
@@ -74,9 +75,7 @@ class HistoryStore:
         self._given: set[int] = set()
 
     @classmethod
-    def open(
-        cls, path: Path, *, vfs: str | None = None, sync_folder: Callable[[], None] | None = None
-    ) -> HistoryStore:
+    def open(cls, path: Path, *, vfs: str | None = None, disk: Folder | None = None) -> HistoryStore:
         """Open or make the database. Raises `StoreFault`. On a `vfs`, nobody else can read it meanwhile."""
         doubts: list[str] = []
         connection = open_database(
@@ -88,7 +87,7 @@ class HistoryStore:
             page_size_bytes=PAGE_SIZE_BYTES,
             checkpoint_pages=CHECKPOINT_PAGES,
             vfs=vfs,
-            sync_folder=sync_folder,
+            disk=disk,
             doubted=doubts.append,
         )
         with closed_on_failure(connection):

@@ -21,7 +21,7 @@ be read from the database again, which is what happens after a transaction that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -46,7 +46,14 @@ from dispatch.store.claims import Claims
 from dispatch.store.lanes import Lane, Lanes, Place
 from dispatch.store.numbers import PROBES, first_number
 from dispatch.store.queue_list import count_parked, find_parked, parked_delivery
-from dispatch.store.sqlite import closed_on_failure, faults, open_database, statements, transaction
+from dispatch.store.sqlite import (
+    Folder,
+    closed_on_failure,
+    faults,
+    open_database,
+    statements,
+    transaction,
+)
 
 __all__ = [
     "PARKED_STATES",
@@ -90,9 +97,7 @@ class ParkedStore:
         self._load_lanes()
 
     @classmethod
-    def open(
-        cls, path: Path, *, vfs: str | None = None, sync_folder: Callable[[], None] | None = None
-    ) -> ParkedStore:
+    def open(cls, path: Path, *, vfs: str | None = None, disk: Folder | None = None) -> ParkedStore:
         """Open or make the database. Raises `StoreFault`; `StoreBusy` where another process has it."""
         connection = open_database(
             path,
@@ -103,7 +108,7 @@ class ParkedStore:
             checkpoint_pages=CHECKPOINT_PAGES,
             shrinks=True,
             vfs=vfs,
-            sync_folder=sync_folder,
+            disk=disk,
         )
         with closed_on_failure(connection):
             return cls(connection)

@@ -12,7 +12,9 @@ same frames anew, so a failed sync is never taken for one that worked; after one
 of commits that were not synced the database is to be opened again (`doubted`); and what another process has
 left in the WAL is written once more before it is believed. SQLite syncs the folder of a
 new database or WAL, but passes over a failure of that: a power cut could take the name, and with it all that
-was committed. So the folder is synced here as well, before a database counts as open.
+was committed. So the folder is synced here as well, before a database counts as open. And a database is made
+under another name: what a disk that fails while it is made leaves behind is no database, and would have to be
+told from one that was damaged.
 
 A read that fails may look like damage: SQLite calls the page malformed that the disk did not give, and does
 not keep the two apart. So `StoreDamaged` is a suspicion (`damage`).
@@ -28,6 +30,7 @@ Nothing above this package catches an `apsw` exception: they leave it as one of 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -35,7 +38,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol
 
 import apsw
 
@@ -74,20 +77,22 @@ def open_database(
     checkpoint_pages: int = 1000,
     shrinks: bool = False,
     vfs: str | None = None,
-    sync_folder: Callable[[], None] | None = None,
+    disk: Folder | None = None,
     doubted: Callable[[str], None] = lambda _: None,
 ) -> apsw.Connection:
     """Open for writing, making or migrating the database as needed. Raises `StoreFault`.
 
     `synchronous=FULL`: a commit that returned survives a power cut. `NORMAL`: it survives the death
     of the process; a power cut may undo the last ones, never half of one. `schema` names the folder
-    of migrations, `vfs` a registered SQLite file system to use instead of the machine's. `sync_folder` syncs
-    the database's folder, and may raise `OSError`; None: as the machine does, or on a `vfs` not at all.
+    of migrations, `vfs` a registered SQLite file system to use instead of the machine's; `disk` then has the
+    same files, with the database in its root.
     `doubted` is told, within a commit, that a checkpoint has failed. With `synchronous=NORMAL` the commits
     since the last one may be lost then, though SQLite goes on by what it remembers of them: close it, with
     `forsake`, and open it again.
     One that `shrinks` can give pages back (`PRAGMA incremental_vacuum`).
     """
+    folder = disk or _MachineFolder(path.parent)
+    _make(folder, path, schema, page_size_bytes=page_size_bytes, shrinks=shrinks, vfs=vfs)
     with faults(f"{path.name}: cannot be opened"):
         connection = apsw.Connection(str(path), vfs=vfs, statementcachesize=STATEMENT_CACHE_SIZE)
     try:
@@ -102,17 +107,14 @@ def open_database(
                     _write_wal_again(path, vfs)
             elif vfs is None and path.with_name(f"{path.name}-wal").exists():
                 _write_wal_again(path, vfs)
-            connection.pragma("page_size", page_size_bytes)
-            if shrinks:
-                connection.pragma("auto_vacuum", "INCREMENTAL")
             connection.pragma("journal_mode", "WAL")
             connection.pragma("synchronous", synchronous)
             connection.set_wal_hook(partial(_checkpoint, checkpoint_pages, doubted))
             connection.pragma("trusted_schema", False)
             migrate(connection, schema, name=path.name)
             # The WAL has the name by now under which everything will be committed.
-            if sync_folder is not None or vfs is None:
-                _sync_folder(path, sync_folder)
+            with _disk_faults(path):
+                folder.sync_folder("")
             connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
     except BaseException:
         try:
@@ -124,18 +126,107 @@ def open_database(
     return connection
 
 
-def _sync_folder(path: Path, sync: Callable[[], None] | None) -> None:
-    try:
-        if sync is not None:
-            sync()
+def _make(
+    folder: Folder, path: Path, schema: str, *, page_size_bytes: int, shrinks: bool, vfs: str | None
+) -> None:
+    """Make the database where there is none: whole, on stable storage, and only then by its name."""
+    with _disk_faults(path):
+        names = folder.names("")
+        if path.name in names:
             return
-        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        new = path.with_name(f"{path.name}.new")
+        for suffix in ("", "-wal", "-shm", "-journal"):
+            if new.name + suffix in names:
+                folder.remove(new.name + suffix)
+    with faults(f"{path.name}: cannot be made"):
+        connection = apsw.Connection(str(new), vfs=vfs)
+        with closed_on_failure(connection):
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+            connection.pragma("locking_mode", "EXCLUSIVE")
+            connection.pragma("page_size", page_size_bytes)
+            if shrinks:
+                connection.pragma("auto_vacuum", "INCREMENTAL")
+            connection.pragma("journal_mode", "WAL")
+            connection.pragma("synchronous", "FULL")
+            migrate(connection, schema, name=path.name)
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            # So that nothing of it stands beside it: a WAL has its own name.
+            connection.pragma("journal_mode", "DELETE")
+        connection.close()
+    with _disk_faults(path):
+        file = folder.open(new.name)
+        try:
+            file.sync()
+        finally:
+            file.close()
+        folder.rename(new.name, path.name)
+        folder.sync_folder("")
+
+
+class _Synced(Protocol):
+    def sync(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Folder(Protocol):
+    """What is asked of the folder that a database lies in; `ports.Disk` is one."""
+
+    def names(self, folder: str) -> list[str]: ...
+
+    def open(self, path: str) -> _Synced: ...
+
+    def rename(self, old: str, new: str) -> None: ...
+
+    def remove(self, path: str) -> None: ...
+
+    def sync_folder(self, folder: str) -> None: ...
+
+
+class _MachineFolder:
+    """A folder of this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def names(self, folder: str) -> list[str]:
+        return [each.name for each in self._path.iterdir()]
+
+    def open(self, path: str) -> _Synced:
+        return _MachineFile(self._path / path)
+
+    def rename(self, old: str, new: str) -> None:
+        (self._path / old).rename(self._path / new)
+
+    def remove(self, path: str) -> None:
+        (self._path / path).unlink()
+
+    def sync_folder(self, folder: str) -> None:
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+class _MachineFile:
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+
+    def sync(self) -> None:
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+@contextmanager
+def _disk_faults(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        raise StoreFault(f"{path.name}: its folder cannot be synced: {error}") from error
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise (StoreFull if full else StoreFault)(f"{path.name}: its folder: {error}") from error
 
 
 def _write_wal_again(path: Path, vfs: str | None) -> None:

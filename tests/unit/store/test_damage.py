@@ -19,15 +19,15 @@ from dispatch.outcomes.tail import Tail
 from dispatch.runtime.machine import SystemDisk
 from dispatch.store.damage import is_damaged, set_aside
 from dispatch.store.history import HistoryStore
-from dispatch.store.sqlite import StoreFault
+from dispatch.store.sqlite import Folder, StoreFault
 
 PATH = Path("history.db")
 PAGE_BYTES = 8192
 
 
-def filled(path: Path, *, vfs: str | None = None) -> None:
+def filled(path: Path, *, vfs: str | None = None, disk: Folder | None = None) -> None:
     """A history in which some messages are in the search index, and some are not yet."""
-    store = HistoryStore.open(path, vfs=vfs)
+    store = HistoryStore.open(path, vfs=vfs, disk=disk)
     ledger = LedgerInList(*(accepted(message(number)) for number in range(30)))
     tail = Tail(ledger, store, History(store))
     while tail.step():
@@ -72,7 +72,7 @@ def test_a_read_that_fails_is_no_damage_however_often(tmp_path: Path) -> None:
     disk = SimulatedDisk(1)
     process = disk.process()
     vfs = SimulatedVfs(process, Random(1))
-    filled(PATH, vfs=vfs.name)
+    filled(PATH, vfs=vfs.name, disk=process)
     reads = 0
 
     def failing(first: int, behind: int) -> Callable[[Operation, str], OSError | None]:

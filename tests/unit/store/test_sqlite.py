@@ -10,6 +10,7 @@ import pytest
 from tests.unit.store.full_disk import FullDisk
 from tests.unit.store.messages import message, park
 
+from dispatch.runtime.machine import SystemDisk
 from dispatch.store.parked import ParkedStore
 from dispatch.store.sqlite import (
     StoreBusy,
@@ -62,22 +63,50 @@ def test_a_file_that_is_no_database_is_called_damaged(tmp_path: Path) -> None:
         ParkedStore.open(tmp_path / "parked.db")
 
 
+class LossyFolder(SystemDisk):
+    """The folder of a database, on a disk that fails at one of its operations."""
+
+    fails: str | None = None
+
+    def _may(self, operation: str) -> None:
+        if operation == self.fails:
+            raise OSError(errno.EIO, "Input/output error")
+
+    def rename(self, old: str, new: str) -> None:
+        self._may("rename")
+        super().rename(old, new)
+
+    def remove(self, path: str) -> None:
+        self._may("remove")
+        super().remove(path)
+
+    def sync_folder(self, folder: str) -> None:
+        self._may("sync_folder")
+        super().sync_folder(folder)
+
+
 def test_a_database_whose_name_may_go_with_a_power_cut_does_not_open(tmp_path: Path) -> None:
-    path = tmp_path / "parked.db"
-    found: list[bool] = []
+    path, folder = tmp_path / "parked.db", LossyFolder(tmp_path)
+    folder.fails = "sync_folder"
+    for _ in range(2):  # while it is made, and when it is there
+        with pytest.raises(StoreFault, match="its folder"):
+            ParkedStore.open(path, disk=folder)
+    assert path.with_name("parked.db-wal").exists(), "the log of what will be committed has its name by then"
+    folder.fails = None
+    ParkedStore.open(path, disk=folder).close()
 
-    def fails() -> None:
-        found.append(path.with_name("parked.db-wal").exists())
-        raise OSError(errno.EIO, "Input/output error")
 
-    with pytest.raises(StoreFault, match="its folder"):
-        ParkedStore.open(path, sync_folder=fails)
-    store = ParkedStore.open(path)
-    store.close()
-    with pytest.raises(StoreFault, match="its folder"):
-        ParkedStore.open(path, sync_folder=fails)
-    assert found == [True, True], "the log of what will be committed has its name by then"
-    ParkedStore.open(path).close()
+def test_a_database_that_could_not_be_made_whole_does_not_get_its_name(tmp_path: Path) -> None:
+    path, folder = tmp_path / "parked.db", LossyFolder(tmp_path)
+    folder.fails = "rename"
+    with pytest.raises(StoreFault):
+        ParkedStore.open(path, disk=folder)
+    assert not path.exists()
+    for leftover in tmp_path.iterdir():
+        leftover.write_bytes(b"what a disk that fails may leave" * 100)
+    folder.fails = None
+    ParkedStore.open(path, disk=folder).close()
+    assert [each.name for each in tmp_path.iterdir() if ".new" in each.name] == []
 
 
 def test_reading_what_is_not_there_makes_nothing(tmp_path: Path) -> None:
