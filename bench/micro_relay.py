@@ -130,7 +130,12 @@ def smtp_sink(path: str) -> Iterator[int]:
 
 class LoopNetwork:
     async def connect(
-        self, host: str, port: int, protocol: Callable[[], asyncio.Protocol], timeout_s: float
+        self,
+        host: str,
+        port: int,
+        protocol: Callable[[], asyncio.Protocol],
+        timeout_s: float,
+        source_address: str | None = None,
     ) -> None:
         await asyncio.get_running_loop().create_connection(protocol, host, port)
 
@@ -222,7 +227,12 @@ class NoNetwork:
         self.protocol: asyncio.Protocol | None = None
 
     async def connect(
-        self, host: str, port: int, protocol: Callable[[], asyncio.Protocol], timeout_s: float
+        self,
+        host: str,
+        port: int,
+        protocol: Callable[[], asyncio.Protocol],
+        timeout_s: float,
+        source_address: str | None = None,
     ) -> None:
         self.protocol = protocol()
         self.protocol.connection_made(NoTransport())
@@ -233,7 +243,7 @@ async def measure_in_memory(count: int) -> None:
     loop = asyncio.get_running_loop()
     network = NoNetwork()
     host = SmartHost(
-        host="x",
+        hosts=("x",),
         helo_name="bench.example",
         max_concurrency=1,
         messages_per_connection_max=count * 9,
@@ -290,7 +300,7 @@ def main() -> None:
 
     def host(port: int, **settings: object) -> SmartHost:
         return SmartHost(
-            host="127.0.0.1",
+            hosts=("127.0.0.1",),
             port=port,
             helo_name="bench.example",
             max_concurrency=options.connections,

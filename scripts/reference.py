@@ -11,12 +11,14 @@ from pathlib import Path
 from dispatch.mail.delivery import render_states
 from dispatch.observe import render_events
 from dispatch.policy.verdict import render_verdicts
+from dispatch.settings.presets import render_presets
 from dispatch.settings.reference import reference_page
 
 FOLDER = Path(__file__).parents[1] / "docs/reference"
 
 PAGES = {
     "settings.md": reference_page,
+    "presets.md": render_presets,
     "verdicts.md": render_verdicts,
     "events.md": render_events,
     "states.md": render_states,

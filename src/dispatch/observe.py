@@ -73,11 +73,26 @@ EVENTS: dict[str, Event] = {
     ),
     "settings_need_restart": Event("warning", "These settings were changed and need a restart."),
     "settings_remark": Event("warning", "The settings are good, and something about them should be known."),
+    "settings_changed": Event("info", "An operator has changed a relay, a rule, a login or the certificate."),
+    # secrets and certificates
+    "start_refused": Event("error", "The relay does not start; why, and what to do, is told."),
+    "key_made": Event("info", "The first start has made the key of the vault. Keep a copy of its file."),
+    "key_remark": Event("warning", "Something about the file of the vault's key should be known."),
+    "key_rotated": Event("info", "All secrets are sealed with a new key; the old one opens none of them."),
+    "certificate_made": Event("info", "A self-signed certificate was made, or renewed."),
+    "certificate_expires": Event("warning", "The certificate expires soon, or has expired."),
+    "certificate_fault": Event("error", "The certificate cannot be used; why, and what goes on, is told."),
     # intake
     "accept_fault": Event(
         "error", "Connections cannot be accepted: why is told, and whether new ones are cut or wait."
     ),
     "accept_well": Event("info", "Connections are accepted again."),
+    "no_beginning": Event(
+        "info", "A connection was cut before its first word: TLS, or a proxy's header, did not come about."
+    ),
+    "certificate_unusable": Event(
+        "error", "The certificate cannot be used: TLS is not offered, and no connection to a TLS port begins."
+    ),
     "denied": Event("info", "A client was turned away: a connection, a sender, a recipient or a message."),
     "disk_level": Event("warning", "The disk has passed a limit of free space, or is well again."),
     "start_fault": Event(
@@ -129,6 +144,25 @@ EVENTS: dict[str, Event] = {
     "rule_holds": Event("warning", "No relay of a routing rule is enabled: its mail is held."),
     "breaker_opened": Event("warning", "A relay failed too often; its mail waits."),
     "breaker_closed": Event("info", "A relay works again."),
+    "token_fetched": Event("debug", "A relay has a new access token."),
+    "token_refused": Event(
+        "error",
+        "A relay gets no access token, or the host refuses it: its mail waits, or will once the token in hand"
+        " has ended (valid_s). Somebody must look at the account; why is told.",
+    ),
+    "token_unavailable": Event(
+        "warning", "The server that gives access tokens cannot be used now; it is asked again."
+    ),
+    "token_rotated": Event(
+        "warning",
+        "The server has replaced the refresh token of a relay. The new one is used until the relay stops;"
+        " what is configured may not be good for another start.",
+    ),
+    "queue_paused": Event(
+        "warning",
+        "An operator has paused a relay, or the whole queue: nothing of it starts until it is resumed.",
+    ),
+    "queue_resumed": Event("info", "A pause was taken back."),
     "message_quarantined": Event(
         "error",
         "A message is set aside until a person looks: it was in hand each time the process died, or its"
@@ -140,6 +174,9 @@ EVENTS: dict[str, Event] = {
     "retrying": Event("info", "A recipient's attempt failed and will be repeated."),
     "failed": Event("warning", "A recipient's final outcome: bounced, expired or given up."),
     "ended": Event("info", "A recipient's final outcome: cancelled, discarded or suppressed."),
+    "dsn_sent": Event("info", "A sender was told what became of a message (RFC 3464)."),
+    "dsn_put_off": Event("warning", "A sender cannot be told for now; it is tried again."),
+    "dsn_given_up": Event("error", "A sender cannot be told what became of a message: why is told."),
     "uncertain": Event(
         "warning",
         "It may have been delivered: no reply came after the end of data, or the machine lost power.",

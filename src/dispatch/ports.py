@@ -13,7 +13,8 @@ that took them, and must not raise.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import ssl
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from typing import NamedTuple, NewType, Protocol, TypeVar
 
@@ -120,9 +121,98 @@ class Network(Protocol):
     """Connections, as asyncio's transports and protocols."""
 
     async def connect(
-        self, host: str, port: int, protocol: Callable[[], asyncio.Protocol], timeout_s: float
+        self,
+        host: str,
+        port: int,
+        protocol: Callable[[], asyncio.Protocol],
+        timeout_s: float,
+        source_address: str | None = None,
     ) -> None:
-        """Raises `OSError` (`TimeoutError` and `socket.gaierror` are among them)."""
+        """`source_address` is one of this machine's, of the host's family; None: the kernel chooses.
+
+        Raises `OSError` (`TimeoutError` and `socket.gaierror` are among them).
+        """
+        ...
+
+    async def secure(
+        self,
+        transport: asyncio.Transport,
+        protocol: asyncio.Protocol,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_name: str | None = None,
+        timeout_s: float,
+    ) -> asyncio.Transport:
+        """Begin TLS on a connection: what comes decrypted goes to `protocol`, which writes to what it gets.
+
+        Nothing may have been read that belongs to the handshake: who waits for it has paused reading.
+        `server_name` is what a client verifies. Raises `OSError` (`ssl.SSLError` and `TimeoutError` are among
+        them); then the transport is of no more use.
+        """
+        ...
+
+
+class NameFault(OSError):
+    """A name could not be looked up; the text says why."""
+
+    def __init__(self, what: str, *, confirmed: bool) -> None:
+        super().__init__(what)
+        self.confirmed = confirmed
+        """DNS says that there is no such name, or nothing of the kind there. Otherwise nobody could say."""
+
+
+class Resolved(NamedTuple):
+    """What DNS says."""
+
+    values: tuple[str, ...]
+    ttl_s: float
+    """For how long."""
+
+
+class MailExchangers(NamedTuple):
+    """The MX records of a domain (RFC 5321 section 5.1)."""
+
+    hosts: tuple[tuple[int, str], ...]
+    """Preference and name. The name of a null MX, by which a domain takes no mail, is empty (RFC 7505)."""
+    ttl_s: float
+
+
+class Resolver(Protocol):
+    """Names of hosts. Nothing is kept from one question to the next."""
+
+    async def addresses(self, host: str) -> Resolved:
+        """Of both families, at least one. An address stands for itself. Raises `NameFault`."""
+        ...
+
+    async def mx(self, domain: str) -> MailExchangers:
+        """At least one. Raises `NameFault`; a domain without MX records is confirmed to have none."""
+        ...
+
+
+class HttpAnswer(NamedTuple):
+    status: int
+    headers: Mapping[str, str]
+    """Their names in small letters; of those that came twice, the last one."""
+    body: bytes
+
+
+class HttpClient(Protocol):
+    """Requests to servers of others. Nothing is kept between two of them: no cookies, no answers."""
+
+    async def post(
+        self,
+        url: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        *,
+        timeout_s: float,
+        answer_bytes_max: int,
+    ) -> HttpAnswer:
+        """The answer, whatever its status; a redirect is one. The body is as it came, never decompressed.
+
+        `timeout_s` is for all of it. Raises `OSError`: not reached, not trusted, not in time, cut, too long.
+        """
         ...
 
 

@@ -76,9 +76,15 @@ class Relay:
     def configure(self, *relays: str, **sections: Mapping[str, object]) -> Relay:
         """Write the file: listen on loopback; `relays` are the bodies of `[[relays]]` tables."""
         tables: dict[str, dict[str, object]] = {
-            "listener": {"ports": [self.port], "bind": ["127.0.0.1"], "server_name": "relay.test"},
+            "listener": {
+                "ports": [self.port],
+                "tls_ports": [],
+                "bind": ["127.0.0.1"],
+                "server_name": "relay.test",
+            },
             "spool": {"retry_delays_seconds": [1], "segment_mb": 4},
             "queue": {"breaker_failures": 1000},
+            "bounce": {},
             "logging": {"format": "json", "level": "debug", "mask_recipient": False},
         }
         lines = []

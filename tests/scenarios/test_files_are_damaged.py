@@ -74,7 +74,7 @@ def test_flush_without_the_relay_it_waits_for_captures_nothing(relay: Relay, ups
     relay.configure()
     relay.start()
 
-    assert relay.json("queue", "flush") == {"changed": 0, "under_way": 0, "unsuited": 1}
+    assert relay.json("queue", "flush")["unsuited"] == 1
     assert relay.json("inbox", "list")["total"] == 0
     upstream.start()
     relay.stop()

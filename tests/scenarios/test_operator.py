@@ -52,7 +52,7 @@ def test_list_show_and_filters(relay: Relay, waiting: dict[str, str]) -> None:
 
 def test_hold_by_filter_and_release_by_id(relay: Relay, upstream: Upstream, waiting: dict[str, str]) -> None:
     held = relay.json("queue", "hold", "--sender", "one.example")
-    assert held == {"changed": 2, "under_way": 0, "unsuited": 0}
+    assert held == {"changed": 2, "under_way": 0, "unsuited": 0, "uncertain": 0, "messages": 2}
     assert states(relay) == {
         "ann@one.example": "held",
         "bob@one.example": "held",
@@ -132,7 +132,7 @@ def test_orders_need_a_target(relay: Relay, waiting: dict[str, str]) -> None:
     assert relay.cli_result("queue", "list", "--state", "nonsense").returncode == os.EX_USAGE
     unknown = "spl_" + "0" * 32
     assert relay.cli_result("queue", "show", unknown).returncode == os.EX_DATAERR
-    assert relay.json("queue", "retry", unknown) == {"changed": 0, "under_way": 0, "unsuited": 0}
+    assert set(relay.json("queue", "retry", unknown).values()) == {0}
 
 
 @pytest.mark.parametrize("size", [0, 3 << 20])

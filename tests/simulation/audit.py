@@ -10,9 +10,10 @@ from collections import Counter
 from dispatch.mail.delivery import DeliveryState, Move, move
 from dispatch.mail.ids import MessageId
 from dispatch.mail.message import Message
+from dispatch.mail.outcome import Scope
 from dispatch.ports import LogReader, Lsn
 from dispatch.queue.replay import Records
-from dispatch.spool.records import Accepted, Attempted, Claimed, Moved, Parked, Placed, Sending
+from dispatch.spool.records import Accepted, Attempted, Claimed, Moved, Parked, Placed, Result, Sending
 
 Key = tuple[MessageId, int]
 
@@ -34,6 +35,9 @@ class Audit:
         self._power_at: dict[Key, Lsn] = {}
         self._open: set[Key] = set()
         """*Sending*, and no word since."""
+        self._at: dict[Key, str] = {}
+        """Where those stand that a relay has been told of."""
+        self.failed_over = 0
         self._parked: set[Key] = set()
         self._claimed: set[Key] = set()
         for lsn, record in Records(ledger, Lsn(0)):
@@ -63,12 +67,14 @@ class Audit:
                     assert self.states[key] is _WAITING, f"sent although {self.states[key]}"
                     assert key not in self._open, "sent while an earlier attempt has no outcome"
                     assert key not in self._parked or key in self._claimed, "sent without having been claimed"
+                    stands = self._at.setdefault(key, record.relay)
+                    assert record.relay == stands, f"sent to {record.relay}, and it stands at {stands}"
                     self._open.add(key)
                     self.sent[key] += 1
             case Attempted():
                 for result in record.results:
                     for index in result.indexes:
-                        self._attempted(record.id, index, result.move, result.state)
+                        self._attempted((record.id, index), record.relay, result)
             case Moved():
                 for index in record.indexes:
                     self._moved((record.id, index), record)
@@ -80,8 +86,15 @@ class Audit:
         self.power[key] += 1
         self._power_at[key] = lsn
 
-    def _attempted(self, message_id: MessageId, index: int, what: Move, state: DeliveryState) -> None:
-        key = message_id, index
+    def _attempted(self, key: Key, relay: str, result: Result) -> None:
+        what, state = result.move, result.state
+        assert self._at.get(key, relay) == relay, f"tried at {relay}, and it stands at {self._at[key]}"
+        self._at[key] = result.relay or relay
+        if result.relay is not None:
+            self.failed_over += 1
+            assert what is Move.DEFER, f"goes on to another relay after: {result.reason}"
+            assert result.scope is Scope.RELAY, f"goes on to another relay after: {result.reason}"
+            assert not self.uncertain[key], "goes on to another relay, and may have been delivered"
         attempting = move(self.states[key], Move.ATTEMPT)
         assert move(attempting, what) is state
         if what is Move.LOSE_REPLY:
@@ -95,6 +108,11 @@ class Audit:
 
     def _moved(self, key: Key, record: Moved) -> None:
         self._claimed.discard(key)
+        if record.relay is not None:
+            stands = self._at.get(key, record.relay)
+            moved = record.by == "failover" and not self.uncertain[key]
+            assert stands == record.relay or moved, f"{record.by} takes it from {stands} to {record.relay}"
+            self._at[key] = record.relay
         if record.move is Move.LOSE_REPLY:
             assert key in self._open, "called uncertain without having been sent"
             assert self.states[key] is _WAITING

@@ -232,7 +232,7 @@ class Life:
             route=self._route,
             route_released=self._route,
             plan=PLAN,
-            measure=lambda file, done: process.call_later(0.01, lambda: done(file)),  # type: ignore[arg-type,return-value]
+            prepare=lambda departure, content, now_s, done: process.call_later(0.01, lambda: done(content)),  # type: ignore[arg-type,return-value]
             remove_files=self._remove_files,
             alarm=lambda event, **fields: world.alarms.append(event),
         )
@@ -278,7 +278,9 @@ class Life:
         upstream = Upstream(self.process, self.world.received, self.world.random, self.world.trouble)
         self.upstreams.append(upstream)
         rules = LaneRules(name, PLAN, POLICIES[name], ready_max=READY_MAX, ready_bytes_max=4 << 10)
-        return Lane(rules, upstream, Breaker(3, 2.0, 20.0), Window(8))
+        lane = Lane(rules, upstream, Breaker(3, 2.0, 20.0), Window(8))
+        lane.deputies = frozenset(POLICIES) - {name}
+        return lane
 
     def _route(self, message: Message) -> tuple[tuple[Route, tuple[int, ...]], ...]:
         """By the message's id and the recipient's place, so that it is the same in every life."""
@@ -287,7 +289,11 @@ class Life:
         taken: dict[str, list[int]] = {}
         for index in range(len(message.envelope.recipients)):
             taken.setdefault(names[(first + index // 2) % len(names)], []).append(index)
-        return tuple((Route((name,), "test"), tuple(indexes)) for name, indexes in taken.items())
+        others = message.id[-2] % len(POLICIES)
+        return tuple(
+            (Route((name, *[other for other in POLICIES if other != name][:others]), "test"), tuple(indexes))
+            for name, indexes in taken.items()
+        )
 
     def _remove_files(self, files: list[ContentFile]) -> None:
         for file in files:

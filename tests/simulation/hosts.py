@@ -91,7 +91,7 @@ class Host:
         self._network = network
         self._connections = 0
         self.trouble = trouble
-        network.listen(loop, port, self._accept, f"host {port}")
+        self.come_back()
 
     @property
     def trouble(self) -> float:
@@ -103,8 +103,23 @@ class Host:
         self._trouble = trouble
         self._network.trouble_at[self.port] = trouble
 
+    def go_away(self) -> None:
+        """Nobody listens any more, and whoever talked is cut off."""
+        self._network.listeners.pop(self.port, None)
+        for session in list(self.sessions):
+            session.cut()
+
+    def come_back(self) -> None:
+        if self.port not in self._network.listeners:
+            self._network.listen(self.loop, self.port, self._accept, f"host {self.port}")
+
+    @property
+    def away(self) -> bool:
+        return self.port not in self._network.listeners
+
     def calm(self) -> None:
         """No more trouble: conversations that were to hang or to end badly end here."""
+        self.come_back()
         self.trouble = 0.0
         for session in list(self.sessions):
             session.calm()
@@ -178,6 +193,10 @@ class Session(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone = True
         self._host.sessions.pop(self, None)
+
+    def cut(self) -> None:
+        self._gone = True
+        self._transport.abort()
 
     def calm(self) -> None:
         self._steps_left = None

@@ -23,10 +23,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import ssl
 from collections.abc import Callable, Iterable
 from enum import Enum
 from random import Random
 from typing import NamedTuple
+
+from dispatch.ports import MailExchangers, NameFault, Resolved
 
 Buffer = bytes | bytearray | memoryview
 Tell = Callable[[str, str], None]
@@ -190,7 +193,12 @@ class LoopNetwork:
         self._name = name
 
     async def connect(
-        self, host: str, port: int, protocol: Callable[[], asyncio.Protocol], timeout_s: float
+        self,
+        host: str,
+        port: int,
+        protocol: Callable[[], asyncio.Protocol],
+        timeout_s: float,
+        source_address: str | None = None,
     ) -> None:
         network = self._network
         trouble = network.trouble_at.get(port, network.trouble)
@@ -204,6 +212,19 @@ class LoopNetwork:
             end.abort()
             raise
 
+    async def secure(
+        self,
+        transport: asyncio.Transport,
+        protocol: asyncio.Protocol,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_name: str | None = None,
+        timeout_s: float,
+    ) -> asyncio.Transport:
+        """Both ends believe it at once: what TLS adds is OpenSSL's, and needs no simulation."""
+        return transport
+
     async def _trouble(self, port: int, timeout_s: float) -> None:
         network = self._network
         kind = network.random.choice(("refused", "silent", "slow", "slow"))
@@ -215,6 +236,16 @@ class LoopNetwork:
         await asyncio.sleep(min(wait_s, timeout_s))
         if wait_s >= timeout_s:
             raise TimeoutError(errno.ETIMEDOUT, "timed out (simulated)")
+
+
+class Names:
+    """`ports.Resolver`: every host is where everything listens; no domain has another one for its mail."""
+
+    async def addresses(self, host: str) -> Resolved:
+        return Resolved(("127.0.0.1",), 60.0)
+
+    async def mx(self, domain: str) -> MailExchangers:
+        raise NameFault(f"{domain} has no MX record (simulated)", confirmed=True)
 
 
 class End(asyncio.Transport):

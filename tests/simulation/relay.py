@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import msgspec
 from tests.simulation.loop import SimulatedMark
 from tests.simulation.machine import Death, Machine, Process
-from tests.simulation.network import SimulatedNetwork
+from tests.simulation.network import Names, SimulatedNetwork
 from tests.simulation.vfs import SimulatedVfs
 
 import dispatch.app.lanes
@@ -202,6 +202,7 @@ class Life:
             disk=process.disk,
             threads=process,
             network=relay.network.of(loop),
+            resolver=Names(),
             soon=loop.call_soon,
             mark=lambda path, _: GuardedMark(relay.machine.mark(str(path)), process),
             neighbours=Neighbours(relay, self._role),

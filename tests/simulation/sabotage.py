@@ -20,16 +20,20 @@ from dispatch.intake import acceptance
 from dispatch.intake.acceptance import Acceptance
 from dispatch.intake.smtp_session import SmtpSession
 from dispatch.mail.delivery import Move
+from dispatch.mail.outcome import Outcome, Scope
 from dispatch.mail.reply import reply
 from dispatch.outcomes.tail import CURSOR, Tail
 from dispatch.policy.admission import Refusal
 from dispatch.ports import Leave, Lsn, Transaction
 from dispatch.queue import scheduler
 from dispatch.queue.book import Book
+from dispatch.queue.failover import Failover
 from dispatch.queue.housekeeping import Housekeeping
 from dispatch.queue.in_hand import HandState, InHand
+from dispatch.queue.lane import Lane
 from dispatch.queue.resume import Resumption
 from dispatch.queue.scheduler import Scheduler
+from dispatch.queue.work import Work
 from dispatch.spool import frames, scan
 from dispatch.spool.commit import Commit
 from dispatch.spool.content import ContentWriter
@@ -321,6 +325,63 @@ def sendings_forgotten_at_a_start() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def lost_reply_failed_over() -> Iterator[None]:
+    """No reply to the end of data counts as a failure of the relay: the next one is tried at once."""
+    judge = scheduler.judge
+
+    def careless(*arguments: Any, **options: Any) -> tuple[Outcome, ...]:
+        return tuple(
+            msgspec.structs.replace(outcome, move=Move.DEFER, scope=Scope.RELAY)
+            if outcome.move is Move.LOSE_REPLY
+            else outcome
+            for outcome in judge(*arguments, **options)
+        )
+
+    with patch.object(scheduler, "judge", careless):
+        yield
+
+
+@contextmanager
+def doubt_forgotten_by_failover() -> Iterator[None]:
+    """What may have been delivered goes to another relay as soon as its own one fails or rests."""
+    after_failure, elsewhere = Failover.after_failure, Failover.elsewhere
+
+    def certain(work: Work) -> Work:
+        rows = tuple(msgspec.structs.replace(row, uncertain=False) for row in work.deliveries)
+        return Work(work.message, rows, work.content, work.owner)
+
+    with (
+        patch.object(
+            Failover, "after_failure", lambda self, work, said: after_failure(self, certain(work), said)
+        ),
+        patch.object(Failover, "elsewhere", lambda self, work: elsewhere(self, certain(work))),
+    ):
+        yield
+
+
+@contextmanager
+def refused_recipient_failed_over() -> Iterator[None]:
+    """A recipient whom one relay refuses is offered to the next one."""
+    after_failure, learn = Failover.after_failure, Lane.learn
+
+    def any_failure(self: Failover, work: Work, outcomes: tuple[Outcome, ...]) -> Any:
+        failed = tuple(
+            msgspec.structs.replace(outcome, move=Move.DEFER, scope=Scope.RELAY)
+            if outcome.scope is Scope.RECIPIENT and outcome.move in (Move.BOUNCE, Move.DEFER)
+            else outcome
+            for outcome in outcomes
+        )
+        return after_failure(self, work, failed)
+
+    def always(*arguments: Any, **options: Any) -> bool:
+        learn(*arguments, **options)
+        return True
+
+    with patch.object(Failover, "after_failure", any_failure), patch.object(Lane, "learn", always):
+        yield
+
+
 BUGS: tuple[Bug, ...] = (
     answered_before_the_sync,
     new_segment_without_its_name,
@@ -342,4 +403,7 @@ BUGS: tuple[Bug, ...] = (
     parked_without_sync,
     power_cut_not_noticed,
     sendings_forgotten_at_a_start,
+    lost_reply_failed_over,
+    doubt_forgotten_by_failover,
+    refused_recipient_failed_over,
 )

@@ -7,6 +7,7 @@ invariants of docs/architecture.md.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 from tests.simulation.audit import Audit
 from tests.simulation.clients import Books
@@ -59,9 +60,14 @@ class Verdict:
         for key, count in times.items():
             excuses = audit.uncertain[key] + audit.power[key]
             assert count <= 1 + excuses, f"{_name(key)} was taken {count} times, with {excuses} excuses (4)"
+            discarded = audit.states[key] is DeliveryState.DISCARDED
+            assert not discarded, f"{_name(key)} was discarded, and taken (3)"
         for key, count in audit.delivered.items():
             assert count == 1, f"{_name(key)} was delivered {count} times (3)"
             assert times[key], f"{_name(key)} is called delivered, and nobody has it (1)"
+        for key, ports in self._ports(audit).items():
+            # A power cut takes out where it was tried; of that, it is enough that it is called doubtful.
+            assert len(ports) == 1 or audit.power[key], f"{_name(key)} was taken at {sorted(ports)} (4)"
         self._nobody_was_uninvited()
         self._taken.check()
         return audit
@@ -109,7 +115,16 @@ class Verdict:
 
     def _times(self, audit: Audit) -> Counter[Key]:
         """How often each recipient's mail was taken by an upstream."""
-        times: Counter[Key] = Counter()
+        return Counter(key for key, _ in self._arrivals(audit))
+
+    def _ports(self, audit: Audit) -> dict[Key, set[int]]:
+        """By which upstreams."""
+        ports: dict[Key, set[int]] = {}
+        for key, port in self._arrivals(audit):
+            ports.setdefault(key, set()).add(port)
+        return ports
+
+    def _arrivals(self, audit: Audit) -> Iterator[tuple[Key, int]]:
         for taking in self._taken.takings:
             message = audit.messages.get(taking.message_id)
             if message is None:
@@ -117,8 +132,7 @@ class Verdict:
                 continue
             addresses = [recipient.address for recipient in message.envelope.recipients]
             for address in taking.recipients:
-                times[message.id, addresses.index(address)] += 1
-        return times
+                yield (message.id, addresses.index(address)), taking.port
 
     def _nobody_was_uninvited(self) -> None:
         """Invariant 2: what was refused or cut is never delivered; the unanswered once or not at all."""

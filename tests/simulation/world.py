@@ -235,6 +235,8 @@ class World:
             self._meddle,
             self._change_settings,
             self._change_hosts,
+            self._come_and_go,
+            self._come_and_go,
             lambda: None,
         ]
 
@@ -314,6 +316,16 @@ class World:
     def _change_hosts(self) -> None:
         for host in self.hosts:
             host.trouble = self.random.choice((0.0, 0.1, 0.5, 1.0))
+
+    def _come_and_go(self) -> None:
+        """A host goes away for a while, sometimes all of them, one after the other."""
+        host = self.random.choice(self.hosts)
+        if host.away:
+            self._say(f"host {host.port} is back")
+            host.come_back()
+        else:
+            self._say(f"host {host.port} goes away")
+            host.go_away()
 
     def _disk_fault(self, operation: Operation, path: str) -> OSError | None:
         for armed in self._armed:
@@ -406,7 +418,14 @@ def _settings(random: Random) -> Settings:
         queue=replace(settings.queue, breaker_failures=3, breaker_open_seconds=2.0),
         relays=relays,
         rules=(
+            Rule(name="dropped", recipient=("*7r0@example.org",), action="discard"),
             Rule(name="split", recipient=("*r1@example.org", "*r4@example.org"), relays=("second", "first")),
-            Rule(name="by-sender", sender=("*5@example.org",), relays=("third",)),
+            Rule(
+                name="spread",
+                recipient=("*r2@example.org", "*3r0@example.org"),
+                relays=("first", "second", "third"),
+                weights=(2, 1, 1),
+            ),
+            Rule(name="by-sender", sender=("*5@example.org",), relays=("third", "second")),
         ),
     )

@@ -9,6 +9,7 @@ import msgspec
 from dispatch.mail.reply import Reply
 from dispatch.smtp import wording
 from dispatch.smtp.events import (
+    AuthOffered,
     ContentChunk,
     ContentEnded,
     ContentRefused,
@@ -35,10 +36,12 @@ class Kept(msgspec.Struct, frozen=True):
 
 
 class Desk:
-    """Drives a core; `answers` maps an event's name, or that and its address, to something else than yes."""
+    """Drives a core; `answers` maps an event's name, or that and its address or user, to another answer."""
 
-    def __init__(self, settings: ServerSettings, answers: dict[str, Reply] | None = None) -> None:
-        self.core = ServerCore(settings)
+    def __init__(
+        self, settings: ServerSettings, answers: dict[str, Reply] | None = None, *, secured: bool = False
+    ) -> None:
+        self.core = ServerCore(settings, secured=secured)
         self.answers = answers or {}
         self.kept: list[Kept] = []
         self.happened: list[object] = []
@@ -79,6 +82,9 @@ class Desk:
                 self._answer("EHLO", wording.HELLO_ACCEPTED)
             case TlsOffered():
                 self._answer("STARTTLS", wording.TLS_ACCEPTED)
+            case AuthOffered(_, user):
+                assert self._offered is None
+                self._answer("AUTH", wording.AUTHENTICATED, user)
             case MailOffered(reverse_path):
                 if self._answer("MAIL", wording.MAIL_ACCEPTED, reverse_path):
                     assert self._offered is None, "a transaction within a transaction"

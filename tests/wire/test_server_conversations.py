@@ -5,6 +5,7 @@ A file holds what was said, in order:
     # why this matters
     set size_bytes_max = 20            a setting that differs from the default
     answer RCPT bob@b.example: 550 5.1.1 unknown      what the driver says instead of yes
+    answer AUTH mallory: 535 5.7.8 wrong              the same, to a login of that user
     S: 220 mx.example ESMTP Dispatch   a line from the server
     C: EHLO client.example             a line from the client, CRLF follows
     c: MAIL FROM:<a@a.example>\\n       bytes from the client, Python escapes, nothing follows
@@ -53,7 +54,8 @@ class Conversation:
                 pass
             case "set":
                 name, _, value = rest.partition(" = ")
-                self.settings[name] = json.loads(value)
+                setting = json.loads(value)
+                self.settings[name] = tuple(setting) if isinstance(setting, list) else setting
             case "answer":
                 command, _, text = rest.partition(": ")
                 code, enhanced, words = text.split(" ", 2)
@@ -132,14 +134,16 @@ def test_in_two_packets(conversation: Conversation) -> None:
 
 def test_pipelined(conversation: Conversation) -> None:
     groups: list[tuple[bytes, bytes]] = []
-    waits = True
+    waits, challenged = True, False
     for said, answered in conversation.turns:
         if waits:
             groups.append((said, answered))
         else:
             groups[-1] = (groups[-1][0] + said, groups[-1][1] + answered)
         verb = said.rsplit(b"\r\n", 2)[-2].upper() if said.endswith(b"\r\n") else b""
-        waits = verb.startswith((b"EHLO", b"HELO", b"DATA", b"STARTTLS"))  # RFC 2920 section 3.1
+        # RFC 2920 section 3.1; and what answers a challenge is no command.
+        waits = challenged or verb.startswith((b"EHLO", b"HELO", b"DATA", b"STARTTLS", b"AUTH"))
+        challenged = answered.startswith(b"334 ")
     desk = conversation.desk()
     for said, answered in groups:
         assert desk.say(said) == answered

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +14,8 @@ from dispatch.observe import Reporter
 from dispatch.operations.logs import reporter
 from dispatch.runtime.child import ChildContext, ChildFault, Service, Start, child_main
 from dispatch.runtime.locks import FolderLock, lock_folder
+from dispatch.security.role_keys import role_key
+from dispatch.security.vault import Vault, VaultFault
 from dispatch.settings import Role, Settings, SettingsUnreadable
 from dispatch.settings.snapshot import NoSnapshot, load
 from dispatch.store.sqlite import NewerSchema, StoreFault
@@ -32,19 +35,27 @@ def _start_of(role: str, sources: list[str], report: Reporter) -> Start:
         from dispatch.app.watch import SettingsWatch
 
         machine = this_machine(context.data)
-        watch = SettingsWatch(machine.folders.settings, cast("Role", role), report)
+        applied = partial(machine.mark, machine.folders.applied(role), True)
+        seal = _seal_of(role, context.secret)
+        watch = SettingsWatch(machine.folders.settings, cast("Role", role), report, seal, applied)
         if role == "intake":
             from dispatch.app.intake import start_intake
 
-            return await start_intake(machine, watch, context.sockets, report)
+            return await start_intake(machine, watch, context.listeners, report)
         if role == "delivery":
             from dispatch.app.delivery import start_delivery
 
             return await start_delivery(machine, watch, report)
-        from dispatch.app.control import Publisher, start_control
+        from dispatch.app.bounces import Bouncing
+        from dispatch.app.configuring import Configuring
+        from dispatch.app.control import start_control
+        from dispatch.app.publishing import Publisher
 
-        publisher = Publisher(machine.folders, sources, report)
-        return await start_control(machine, watch, publisher.publish, report)
+        publisher = Publisher(machine.folders, sources, context.secret, report)
+        publisher.remember_in_force()
+        configuring = Configuring(publisher, report)
+        bouncing = Bouncing(machine, watch.settings, report)
+        return await start_control(machine, watch, publisher.reload, report, configuring, bouncing)
 
     async def start_or_say_why(context: ChildContext) -> Service:
         try:
@@ -58,11 +69,18 @@ def _start_of(role: str, sources: list[str], report: Reporter) -> Start:
             raise ChildFault(os.EX_CONFIG, str(error)) from error
         except StoreFault as error:
             raise ChildFault(os.EX_IOERR, str(error)) from error
+        except VaultFault as error:
+            raise ChildFault(os.EX_CONFIG, str(error)) from error
         except PermissionError as error:
             why = f"{error}: start the relay as the user to whom the data belongs, or make it this user's"
             raise ChildFault(os.EX_NOPERM, why) from error
 
     return start_or_say_why
+
+
+def _seal_of(role: str, secret: bytes) -> Vault:
+    """What opens the role's snapshot: control is born with the vault's key, the others with their own."""
+    return Vault(role_key(secret, role) if role == "control" else secret)
 
 
 def main() -> int:

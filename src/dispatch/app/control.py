@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable
 from enum import Enum, auto
 from functools import partial
-from pathlib import Path
 
-from dispatch.app.folders import LEDGER, Folders
-from dispatch.app.machine import Machine
+import msgspec
+
+from dispatch.app.bounces import Bouncing
+from dispatch.app.configuring import Configuring
+from dispatch.app.folders import LEDGER
+from dispatch.app.machine import Machine, Serving
 from dispatch.app.watch import Watch
 from dispatch.observe import Reporter
 from dispatch.outcomes.history import History
 from dispatch.outcomes.log_lines import LogLines, LogRules
 from dispatch.outcomes.service import ControlService
-from dispatch.outcomes.tail import Gap, Tail
-from dispatch.ports import LogReader, Lsn
-from dispatch.settings import Settings, SettingsErrors, SettingsUnreadable, changes, load
-from dispatch.settings.snapshot import publish
+from dispatch.outcomes.tail import Gap, Reactor, Tail
+from dispatch.ports import LogReader, Lsn, Mark, Timer
+from dispatch.settings import Role, Settings
+from dispatch.settings.requests import Answer, Changed, Request
 from dispatch.spool.reader import SegmentReader
 from dispatch.store.damage import is_damaged, set_aside
 from dispatch.store.history import HistoryStore
@@ -27,23 +29,52 @@ from dispatch.store.sqlite import StoreDamaged, StoreFault
 
 ANEW = "made anew from the ledger"
 GOES_ON = "it goes on"
+CONFIRMS: tuple[Role, ...] = ("intake", "delivery")
+"""Who works by the settings besides control itself."""
+CONFIRM_S = 5.0
+"""How long a change waits for them; they look once a second."""
+CONFIRM_PACE_S = 0.05
+CERTIFICATE_S = 3600.0
+"""How often the certificate is looked after."""
 
 
 async def start_control(
-    machine: Machine, watch: Watch, publish: Callable[[], Settings], report: Reporter
+    machine: Machine,
+    watch: Watch,
+    publish: Callable[[], Settings],
+    report: Reporter,
+    configuring: Configuring | None = None,
+    bouncing: Bouncing | None = None,
 ) -> ControlService:
-    """Follow the ledger. `publish` reads the settings anew and publishes them."""
+    """Follow the ledger. `publish` reads the settings anew and publishes them; `configuring` carries out what
+    operators order, without which control takes no orders; `bouncing` tells senders, who are told nothing
+    without it."""
     folders = machine.folders
     reader = SegmentReader(machine.disk, LEDGER, mark=machine.mark(folders.ledger_durable, False))
-    following = Following(machine, reader, watch.settings.logging, report)
+    first = None if bouncing is None else bouncing.reactor
+    following = Following(machine, reader, watch.settings.logging, report, first)
+
+    def apply(settings: Settings) -> None:
+        following.apply(settings.logging)
+        if bouncing is not None:
+            bouncing.apply(settings)
 
     def close() -> None:
+        if orders is not None:
+            orders.close()
         hints.close()
         following.close()
         reader.close()
 
     def publish_again() -> None:
-        following.apply(publish().logging)
+        apply(publish())
+
+    orders: Orders | None = None
+    bus: Serving | None = None
+    if configuring is not None:
+        configuring.published = apply
+        orders = Orders(machine, configuring)
+        bus = machine.neighbours.serve("control", _REQUESTS, orders.handle, report)
 
     service = ControlService(
         machine.clock,
@@ -54,9 +85,49 @@ async def start_control(
         fault=lambda error: report("history_fault", why=repr(error)),
         publish=publish_again,
         close=close,
+        bus=bus,
     )
     hints = machine.neighbours.hear("control", service.wake)
+    await service.start()
     return service
+
+
+_REQUESTS = msgspec.msgpack.Decoder(Request)
+
+
+class Orders:
+    """What operators ask for over control's socket, one after the other, confirmed by whom it concerns."""
+
+    def __init__(self, machine: Machine, configuring: Configuring) -> None:
+        self._machine = machine
+        self._configuring = configuring
+        self._applied: dict[Role, Mark] = {
+            role: machine.mark(machine.folders.applied(role), False) for role in CONFIRMS
+        }
+        self._timer: Timer = machine.clock.call_later(0, self._look_after_certificate)
+
+    def close(self) -> None:
+        self._timer.cancel()
+        self._configuring.close()
+
+    async def handle(self, request: Request) -> Answer:
+        answer = self._configuring.handle(request)
+        if not isinstance(answer, Changed):
+            return answer
+        return msgspec.structs.replace(answer, unconfirmed=await self._unconfirmed(answer.number))
+
+    async def _unconfirmed(self, number: int) -> tuple[Role, ...]:
+        """Who does not work by these settings, or later ones, when time is up."""
+        give_up_s = self._machine.clock.monotonic() + CONFIRM_S
+        while True:
+            late = tuple(role for role, mark in self._applied.items() if mark.load() < number)
+            if not late or self._machine.clock.monotonic() >= give_up_s:
+                return late
+            await asyncio.sleep(CONFIRM_PACE_S)
+
+    def _look_after_certificate(self) -> None:
+        self._timer = self._machine.clock.call_later(CERTIFICATE_S, self._look_after_certificate)
+        self._configuring.look_after_certificate()
 
 
 class Trust(Enum):
@@ -76,12 +147,23 @@ class Trust(Enum):
 class Following:
     """The tail with the tables that it writes; made anew where they turn out to be damaged."""
 
-    def __init__(self, machine: Machine, reader: LogReader, rules: LogRules, report: Reporter) -> None:
-        """Raises `StoreFault`, but not where the tables look damaged: then the first step sees to it."""
+    def __init__(
+        self,
+        machine: Machine,
+        reader: LogReader,
+        rules: LogRules,
+        report: Reporter,
+        first: Callable[[HistoryStore], Reactor] | None = None,
+    ) -> None:
+        """Raises `StoreFault`, but not where the tables look damaged: then the first step sees to it.
+
+        `first` makes a reactor that stands before those of history.
+        """
         self._machine = machine
         self._reader = reader
         self._rules = rules
         self._report = report
+        self._first = first
         self._lines: LogLines | None = None
         self._tail: Tail | None = None
         self.store: HistoryStore | None = None
@@ -128,7 +210,8 @@ class Following:
         try:
             self._lines = LogLines(self.store, self._report, self._rules)
             gaps = partial(_report_gap, self._report)
-            self._tail = Tail(self._reader, self.store, History(self.store), self._lines, report=gaps)
+            first = () if self._first is None else (self._first(self.store),)
+            self._tail = Tail(self._reader, self.store, *first, History(self.store), self._lines, report=gaps)
         except Exception:
             self._let_go()
             raise
@@ -164,49 +247,6 @@ class Following:
         except StoreFault:
             # The fault before it is the one to tell of.
             pass
-
-
-class MistakenSettings(Exception):
-    """New settings were not published; each of their mistakes was reported."""
-
-
-class Publisher:
-    """Reads the settings from where `dispatch serve` read them, and publishes them."""
-
-    def __init__(self, folders: Folders, sources: Sequence[str], report: Reporter) -> None:
-        parser = argparse.ArgumentParser()
-        parser.add_argument("--config", type=Path)
-        parser.add_argument("--data", type=Path)
-        parser.add_argument("--set", action="append", default=[])
-        self._given = parser.parse_args(list(sources))
-        self._folders = folders
-        self._report = report
-        try:
-            self._in_force: Settings | None = self._load()
-        except (SettingsErrors, SettingsUnreadable):
-            # The relay was started with good settings, and control again after somebody broke the file,
-            # or while it cannot be read.
-            self._in_force = None
-
-    def _load(self) -> Settings:
-        overrides = [*self._given.set, f"spool.directory={self._folders.data}"]
-        return load(self._given.config, os.environ, overrides).settings
-
-    def publish(self) -> Settings:
-        """Raises `MistakenSettings` after each mistake was reported, and `OSError`."""
-        try:
-            settings = self._load()
-        except SettingsErrors as errors:
-            for mistake in errors.mistakes:
-                self._report("reload_failed", why=str(mistake))
-            raise MistakenSettings("the settings have mistakes; those in force stay") from None
-        self._report("settings_published", number=publish(self._folders.settings, settings))
-        if self._in_force is not None:
-            # Compared with what the processes were started with: what waits for a restart goes on waiting.
-            _, restart = changes(self._in_force, settings)
-            if restart:
-                self._report("settings_need_restart", keys=", ".join(restart))
-        return settings
 
 
 def _report_gap(report: Reporter, gap: Gap) -> None:

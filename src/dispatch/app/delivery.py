@@ -17,16 +17,18 @@ from dispatch.app.starts import Starts
 from dispatch.app.watch import Watch
 from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.message import ContentFile
-from dispatch.mail.report import Fault, FaultKind
+from dispatch.mail.report import Fault
+from dispatch.mime.departure import Departure
 from dispatch.observe import Reporter
 from dispatch.ports import Clock, Disk, Lsn, Worker
 from dispatch.queue.book import Book
 from dispatch.queue.housekeeping import ContentNames, Housekeeping
 from dispatch.queue.in_hand import InHand
 from dispatch.queue.lane import Lane
-from dispatch.queue.large_content import as_handed_over
+from dispatch.queue.large_content import Content, departing, unfit_to_leave
 from dispatch.queue.orders import Orders
 from dispatch.queue.parking import Parking
+from dispatch.queue.pauses import Pauses
 from dispatch.queue.recovery import recover
 from dispatch.queue.requests import Request
 from dispatch.queue.resume import Resumption
@@ -82,6 +84,10 @@ async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> De
     lanes: dict[str, Lane] = {}
     maker = Lanes(machine, report)
     maker.make(watch.settings, lanes)
+    paused = Pauses(machine.disk)
+    paused.put(lanes.values())
+    for name in ("all",) if paused.paused.everything else paused.paused.relays:
+        report("queue_paused", relay=name)
 
     health = LogHealth(machine.clock, stores.ledger, "ledger", report)
     await _until_well(machine.clock, stores.ledger)
@@ -107,7 +113,7 @@ async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> De
     seams.book.once_durable(housekeeping.write_checkpoint)
     hints = machine.neighbours.hear("delivery", scheduler.wake)
     bus = machine.neighbours.serve(
-        "delivery", msgspec.msgpack.Decoder(Request), Orders(scheduler, seams).handle, report
+        "delivery", msgspec.msgpack.Decoder(Request), Orders(scheduler, seams, paused).handle, report
     )
     service = DeliveryService(
         scheduler,
@@ -123,7 +129,9 @@ async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> De
     def apply() -> None:
         new = watch.take()
         if new is not None:
-            service.retire(maker.make(new, lanes))
+            unused = maker.make(new, lanes)
+            paused.put(lanes.values())
+            service.retire(unused)
 
     service.follow(watch.changed, apply)
     await bus.start()
@@ -219,7 +227,7 @@ def _make_queue(
         route=maker.routes_of,
         route_released=maker.released_routes_of,
         plan=retry_plan(maker.settings),
-        measure=partial(_measure, machine.disk, files_worker, report),
+        prepare=partial(_prepare, machine.disk, files_worker, report),
         remove_files=partial(_remove_files, stores.content, report),
         alarm=report,
     )
@@ -277,23 +285,29 @@ def _say_what_waits_for_nobody(store: ParkedStore, lanes: dict[str, Lane], repor
             report("relay_missing", relay=relay, deliveries=count)
 
 
-def _measure(
+def _prepare(
     disk: Disk,
     worker: Worker,
     report: Reporter,
-    content: ContentFile,
-    done: Callable[[ContentFile | Fault], None],
+    departure: Departure,
+    content: Content,
+    now_s: int,
+    done: Callable[[Content | Fault], None],
 ) -> None:
-    def measured(result: ContentFile | Exception) -> None:
+    def prepare() -> Content:
+        if isinstance(content, bytes):
+            return departure.content(content, now_s)
+        return departing(disk, CONTENT, content, departure, now_s)
+
+    def prepared(result: Content | Exception) -> None:
         if isinstance(result, Exception):
-            report("content_unreadable", file=content.name, why=str(result))
-            gone = isinstance(result, FileNotFoundError)
-            kind = FaultKind.CONTENT_LOST if gone else FaultKind.CONTENT_UNREADABLE
-            done(Fault(kind, str(result)))
+            if isinstance(content, ContentFile) and isinstance(result, OSError):
+                report("content_unreadable", file=content.name, why=str(result))
+            done(unfit_to_leave(result))
         else:
             done(result)
 
-    worker.call(lambda: as_handed_over(disk, CONTENT, content), measured)
+    worker.call(prepare, prepared)
 
 
 def _remove_files(content: ContentFolder, report: Reporter, files: list[ContentFile]) -> None:

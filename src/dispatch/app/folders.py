@@ -14,10 +14,15 @@ checkpoint.mark        delivery      where a restart begins to read the ledger
 in-hand                delivery      who is being worked on
 start-*                delivery      the machine's last start: a later one means a power cut
 parked.db              delivery      the parked store
+paused                 delivery      which relays an operator has paused, while there is one
 captured/              delivery      the local inbox
 followed.mark          control       how far control has read the ledger
 history.db             control       history and counters
 settings/              control       a settings snapshot for each role; the first by the supervisor
+settings.db            control       relays, rules and logins that were configured here; the vault's values
+certificates/          control       the shared certificate with its key, encrypted (PKCS#12)
+.dispatch-key          supervisor    the vault's key, unless it is kept elsewhere (DISPATCH_KEY_DIR)
+applied-<role>.mark    that role     the number of the settings that it works by
 supervisor.lock        supervisor    held for life, as each role holds `lock` in its own folder
 run/                   all           sockets of the bus, and of the hints
 =====================  ============  ==========================================================
@@ -33,6 +38,7 @@ CONTENT = "content/0"
 CAPTURED = "captured"
 PARKED = "parked.db"
 HISTORY = "history.db"
+SETTINGS = "settings.db"
 
 
 class Folders:
@@ -48,6 +54,8 @@ class Folders:
         self.run = data / "run"
         self.parked_db = data / PARKED
         self.history_db = data / HISTORY
+        self.settings_db = data / SETTINGS
+        self.certificates = data / "certificates"
         self.in_hand = data / "in-hand"
         self.mail_durable = self.mail / "durable.mark"
         self.mail_cut = self.mail / "cut.mark"
@@ -62,6 +70,10 @@ class Folders:
         """The folders that are there already, which whoever runs the processes must be able to write."""
         folders = (self.mail, self.ledger, self.content, self.captured, self.run)
         return tuple(folder for folder in folders if folder.is_dir())
+
+    def applied(self, role: str) -> Path:
+        """The mark with the number of the settings that the role works by."""
+        return self.data / f"applied-{role}.mark"
 
     def lock_of(self, role: str) -> Path:
         """The folder whose `lock` the role holds for life."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterable
 from functools import partial
+
+import msgspec
 
 from dispatch.app.folders import CONTENT, MAIL
 from dispatch.app.logs import LogHealth, open_log
@@ -11,23 +14,39 @@ from dispatch.app.machine import Machine
 from dispatch.app.starts import Starts
 from dispatch.app.watch import Watch
 from dispatch.intake.acceptance import Acceptance, AcceptanceRules
+from dispatch.intake.credentials import Credentials, KnownLogin
 from dispatch.intake.incoming import Budget, Incoming
 from dispatch.intake.listener import ConnectionRules, SmtpListener
 from dispatch.intake.service import IntakeService
 from dispatch.intake.smtp_session import Desk, SessionRules
+from dispatch.intake.submit import Request, Submitting
 from dispatch.mail.message import Origin
 from dispatch.observe import Reporter
-from dispatch.policy.admission import Refusal
+from dispatch.policy.admission import RateLimits, Refusal
+from dispatch.policy.limits import Bucket, Limits, parse_rates
+from dispatch.policy.local_names import LocalNames
+from dispatch.policy.lockout import Lockout
+from dispatch.policy.logins import AddressList, LoginRules
+from dispatch.policy.routing import Route
 from dispatch.ports import DiskLevel
+from dispatch.security.credential_cache import CredentialCache
 from dispatch.security.networks import Networks
-from dispatch.settings import Settings
+from dispatch.security.tls import server_context
+from dispatch.security.verifying import Verifier
+from dispatch.settings import Settings, intake_router
+from dispatch.settings.login_keys import Login
+from dispatch.smtp.sasl import MECHANISMS
 from dispatch.smtp.server import ServerSettings
 from dispatch.spool.content import ContentFolder
 from dispatch.spool.levels import DiskLevels, DiskLimits, DiskWatch
 from dispatch.spool.log import SegmentLog, Told
+from dispatch.spool.reader import SegmentReader
+
+CACHE_KEY_BYTES = 32
 
 
-def session_rules(settings: Settings) -> SessionRules:
+def session_rules(settings: Settings, *, tls: bool) -> SessionRules:
+    """`tls`: there is a certificate to show."""
     listener = settings.listener
     return SessionRules(
         ServerSettings(
@@ -35,13 +54,25 @@ def session_rules(settings: Settings) -> SessionRules:
             size_bytes_max=listener.max_message_bytes,
             recipients_max=listener.max_recipients,
             bare_newline=listener.bare_newline,
+            commands_bad_max=listener.max_bad_commands,
+            transactions_max=listener.max_transactions,
+            starttls=tls,
+            auth_mechanisms=tuple(MECHANISMS) if settings.logins else (),
+            auth_in_clear=listener.allow_unsecure_auth,
         ),
         listener.max_recipients,
         not listener.allowed_cidrs,
+        listener.require_auth,
+        AddressList.parse(listener.allowed_recipients),
+        LocalNames(
+            append_domain=settings.mail.append_domain,
+            server_name=listener.server_name,
+            aliases=settings.mail.aliases,
+        ),
     )
 
 
-def acceptance_rules(settings: Settings) -> AcceptanceRules:
+def acceptance_rules(settings: Settings, header_names: frozenset[str]) -> AcceptanceRules:
     listener = settings.listener
     relay = settings.default_relay()
     return AcceptanceRules(
@@ -51,7 +82,24 @@ def acceptance_rules(settings: Settings) -> AcceptanceRules:
         listener.max_own_received,
         relay.name,
         relay.max_message_bytes or None,
+        header_names,
     )
+
+
+def known_logins(settings: Settings) -> dict[str, KnownLogin]:
+    """Those that may be used, by name."""
+    return {login.name: _known(login) for login in settings.logins if login.enabled}
+
+
+def _known(login: Login) -> KnownLogin:
+    rules = LoginRules(
+        login.name,
+        AddressList.parse(login.allowed_senders),
+        AddressList.parse(login.allowed_recipients),
+        rates=parse_rates(login.rate),
+    )
+    networks = Networks.parse(login.allowed_cidrs) if login.allowed_cidrs else None
+    return KnownLogin(rules, login.password, networks, login.tags, login.priority)
 
 
 def disk_limits(settings: Settings) -> DiskLimits:
@@ -77,7 +125,10 @@ class InForce:
         self._starts = starts
         self._start_fault = False
         self._report = report
-        self.acceptance = Acceptance(machine.clock, machine.chance, log, acceptance_rules(settings))
+        self._clock = machine.clock
+        self._router = intake_router(settings)
+        rules = acceptance_rules(settings, self._router.header_names)
+        self.acceptance = Acceptance(machine.clock, machine.chance, log, rules)
         self.levels = DiskLevels(disk_limits(settings))
         self.disk = DiskWatch(
             machine.disk,
@@ -90,27 +141,60 @@ class InForce:
             machine.disk, CONTENT, worker=machine.threads.worker("content"), incarnation=log.incarnation
         )
         budget = Budget(settings.spool.content_memory_mb << 20)
+        cache = CredentialCache(machine.chance.token(CACHE_KEY_BYTES))
+        verifier = Verifier(machine.threads.worker("passwords"), machine.clock, cache)
+        lockout = Lockout(exempt=lambda address: self.listener.proxied(address))
         self.desk = Desk(
             clock=machine.clock,
             acceptance=self.acceptance,
             incoming=partial(Incoming, self.acceptance, content, budget),
-            rules=session_rules(settings),
+            rules=session_rules(settings, tls=False),
             source_allowed=Networks.parse(settings.listener.allowed_cidrs).contains,
             disk_level=self._level,
             refused=self._refused,
+            credentials=Credentials(machine.clock, verifier, lockout, known_logins(settings)),
+            rates=RateLimits(Limits(), Limits(), Bucket(())),
+            refused_by=self._refused_by,
         )
-        self.listener = SmtpListener(self.desk, connection_rules(settings))
+        self.listener = SmtpListener(self.desk, connection_rules(settings), machine.network, report)
+        self._certificate: bytes | None = None
+        self._put_in_force(settings)
 
     def apply(self) -> None:
         new = self._watch.take()
-        if new is None:
-            return
-        self.desk.rules = session_rules(new)
-        self.desk.source_allowed = Networks.parse(new.listener.allowed_cidrs).contains
-        self.acceptance.rules = acceptance_rules(new)
-        self.listener.rules = connection_rules(new)
-        self.levels.limits = disk_limits(new)
-        self.disk.look()
+        if new is not None:
+            self._router = intake_router(new)
+            self.acceptance.rules = acceptance_rules(new, self._router.header_names)
+            self.desk.source_allowed = Networks.parse(new.listener.allowed_cidrs).contains
+            self.desk.credentials.logins = known_logins(new)
+            self.listener.rules = connection_rules(new)
+            self.levels.limits = disk_limits(new)
+            self._put_in_force(new)
+            self.disk.look()
+
+    def _put_in_force(self, settings: Settings) -> None:
+        listener, rates = settings.listener, self.desk.rates
+        rates.addresses.rates = parse_rates(listener.rate_per_address)
+        rates.everyone.change(parse_rates(listener.rate), self._clock.monotonic())
+        self.listener.proxied = Networks.parse(listener.proxy_protocol_from).contains
+        self._show_certificate(settings)
+        self.desk.rules = session_rules(settings, tls=self.listener.tls is not None)
+
+    def _show_certificate(self, settings: Settings) -> None:
+        """To connections that begin from now on. One that cannot be used changes nothing."""
+        certificate = settings.certificate
+        if certificate is None:
+            self.listener.tls, self._certificate = None, None
+        elif certificate.chain_pem != self._certificate:
+            try:
+                self.listener.tls = server_context(certificate.chain_pem, certificate.key_pem)
+            except OSError as error:  # OpenSSL's, or no descriptor to hand it the key through
+                self._report("certificate_unusable", why=str(error))
+            else:
+                self._certificate = certificate.chain_pem
+
+    def _refused_by(self, sender: str, recipient: str, origin: Origin) -> Route | None:
+        return self._router.refusal(sender, recipient, origin, int(self._clock.wall() * 1000))
 
     def _level(self) -> DiskLevel:
         if self._starts.remember():
@@ -139,9 +223,12 @@ class InForce:
 
 
 async def start_intake(
-    machine: Machine, watch: Watch, sockets: tuple[socket.socket, ...], report: Reporter
+    machine: Machine, watch: Watch, sockets: Iterable[tuple[str, socket.socket]], report: Reporter
 ) -> IntakeService:
-    """Open the log, then listen. The caller holds the lock of the folder."""
+    """Open the log, then listen. The caller holds the lock of the folder.
+
+    `sockets` are bound, each with its purpose, `smtp` or `smtps`.
+    """
     folders = machine.folders
     starts = Starts(machine.disk, machine.start_id, MAIL)
     cut = machine.mark(folders.mail_cut, True)
@@ -156,6 +243,14 @@ async def start_intake(
         told=Told(ended=cut.store) if starts.power_was_cut else None,
     )
     in_force = InForce(watch, machine, log, starts, report)
+    submitting = Submitting(
+        in_force.acceptance,
+        in_force.desk.incoming,
+        in_force.desk.disk_level,
+        SegmentReader(machine.disk, MAIL, mark=machine.mark(folders.mail_durable, False)),
+        partial(machine.threads.worker, "keys"),
+    )
+    bus = machine.neighbours.serve("intake", msgspec.msgpack.Decoder(Request), submitting.handle, report)
     service = IntakeService(
         machine.clock,
         in_force.listener,
@@ -165,6 +260,8 @@ async def start_intake(
         changed=watch.changed,
         apply=in_force.apply,
         closed=starts.forget,
+        bus=bus,
     )
-    in_force.listener.listen(sockets, report)
+    in_force.listener.listen(sockets)
+    await bus.start()
     return service

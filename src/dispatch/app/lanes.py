@@ -4,23 +4,33 @@ from __future__ import annotations
 
 from dispatch.app.folders import CAPTURED, CONTENT
 from dispatch.app.machine import Machine
+from dispatch.app.tokens import TokenSources
 from dispatch.mail.message import Message
+from dispatch.mime.departure import Departure, Signing
+from dispatch.mime.dkim import SigningKey
+from dispatch.mime.rewrite import SenderRewrite
 from dispatch.observe import Reporter
 from dispatch.policy.breaker import Breaker
 from dispatch.policy.concurrency import Window
+from dispatch.policy.limits import PERIOD_S, Rates, parse_rates
 from dispatch.policy.routing import Router, Routes
 from dispatch.policy.schedule import RetryPlan
 from dispatch.ports import Relay, Worker
-from dispatch.queue.lane import Lane, LaneRules
+from dispatch.queue.lane import READY_MAX, Lane, LaneRules
 from dispatch.queue.large_content import opener
 from dispatch.relays.capture import BATCH_MAX, CaptureRelay
-from dispatch.relays.smart_host import SmartHost, Timeouts
+from dispatch.relays.smart_host import SmartHost, Timeouts, TokenSource, Trust
 from dispatch.relays.smtp import SmtpRelay
+from dispatch.security.dkim_keys import load
 from dispatch.settings import Relay as RelaySettings
 from dispatch.settings import Settings, router
+from dispatch.settings.relay_keys import connections_max, hosts_of, idle_s, tls_mode
+from dispatch.smtp.client_auth import Credentials
 
 CAPTURES_MAX = 2 * BATCH_MAX
 """Transactions that the inbox takes at once: one batch is written while the next one gathers."""
+LINE_S = 10.0
+"""How long what stands ready for a relay with a rate may wait for it, as a rule."""
 
 
 def retry_plan(settings: Settings, relay: RelaySettings | None = None) -> RetryPlan:
@@ -29,27 +39,78 @@ def retry_plan(settings: Settings, relay: RelaySettings | None = None) -> RetryP
     return RetryPlan(source.retry_delays_seconds, source.max_retries, age_s)
 
 
+def _ready_max(rates: Rates) -> int:
+    """So many works as leave within some seconds: what stands in line keeps its part of the mail log."""
+    leaving = [int(LINE_S * rate.count / PERIOD_S[rate.period]) + 2 for rate in rates]
+    return min([READY_MAX, *leaving])
+
+
+def departure(relay: RelaySettings) -> Departure:
+    """What is done to a message before the relay gets it; the inbox keeps what came."""
+    if relay.kind == "capture":
+        return Departure(verbatim=True)
+    rewrite = None
+    if relay.envelope_from or relay.header_from or relay.reply_to:
+        rewrite = SenderRewrite(
+            relay.envelope_from or None,
+            relay.header_from or None,
+            relay.reply_to or None,
+            keep_display_name=relay.keep_display_name,
+            keep_from_as_reply_to=relay.keep_from_as_reply_to,
+        )
+    return Departure(relay.verbatim, rewrite, _signing(relay))
+
+
+def _signing(relay: RelaySettings) -> Signing | None:
+    # Without a domain the keys are not looked at: they may be withheld.
+    if not relay.dkim_domain:
+        return None
+    given = (
+        (relay.dkim_selector, relay.dkim_key),
+        (relay.dkim_second_selector, relay.dkim_second_key),
+    )
+    keys = tuple(SigningKey(relay.dkim_domain, selector, load(pem)) for selector, pem in given if pem)
+    return Signing(keys, relay.dkim_canonicalization)
+
+
 def lane_rules(settings: Settings, relay: RelaySettings) -> LaneRules:
+    rates = parse_rates(relay.rate)
     return LaneRules(
         relay.name,
         retry_plan(settings, relay),
         relay.uncertain_policy,
         captures=relay.kind == "capture",
-        verbatim=relay.verbatim or relay.kind == "capture",
-        large_max=max(1, relay.max_concurrency // 2),
+        departure=departure(relay),
+        rates=rates,
+        flush_interval_s=relay.flush_interval_seconds,
+        ready_max=_ready_max(rates),
+        large_max=max(1, connections_max(relay) // 2),
         ready_bytes_max=(settings.spool.content_memory_mb << 20)
         // (4 * max(1, len(settings.effective_relays()))),
     )
 
 
-def smart_host(settings: Settings, relay: RelaySettings) -> SmartHost:
+def smart_host(settings: Settings, relay: RelaySettings, tokens: TokenSource | None = None) -> SmartHost:
+    """`tokens`: for a relay that logs in with access tokens."""
+    credentials: Credentials | TokenSource | None = tokens
+    # Without a user name the password is not looked at: it may be withheld.
+    if relay.username and tokens is None:
+        mechanisms = tuple(name.upper() for name in relay.auth)
+        credentials = Credentials(
+            relay.username, relay.password, mechanisms, in_clear=relay.allow_unsecure_auth
+        )
     return SmartHost(
-        host=relay.host,
+        hosts=hosts_of(relay),
         port=relay.port,
+        lookup=relay.lookup,
+        source_address=relay.source_address or None,
+        tls=tls_mode(relay),
+        trust=Trust(relay.verify, relay.ca_file or None, relay.fingerprint or None),
+        credentials=credentials,
         helo_name=relay.helo_name or settings.listener.server_name,
-        max_concurrency=relay.max_concurrency,
+        max_concurrency=connections_max(relay),
         messages_per_connection_max=relay.messages_per_connection,
-        idle_s=relay.idle_seconds,
+        idle_s=idle_s(relay),
         pipelining=relay.pipelining,
         chunking=relay.chunking,
         timeouts=Timeouts(
@@ -65,12 +126,19 @@ def _made_of(settings: Settings, relay: RelaySettings) -> tuple[object, ...]:
     return relay, queue.breaker_failures, queue.breaker_open_seconds, settings.listener.server_name
 
 
+def deputies(settings: Settings, name: str) -> frozenset[str]:
+    """The relays that share a rule with this one, switched off or not."""
+    together = [rule.relays for rule in settings.rules if rule.enabled and name in rule.relays]
+    return frozenset(relay for relays in together for relay in relays if relay != name)
+
+
 class Lanes:
     """Makes the lanes that the settings ask for, and keeps them in step with changed settings."""
 
     def __init__(self, machine: Machine, report: Reporter) -> None:
         self._machine = machine
         self._report = report
+        self._tokens = TokenSources(machine, report)
         self._content_worker: Worker = machine.threads.worker("content")
         self._inbox_worker: Worker = machine.threads.worker("inbox")
         self._made: dict[str, tuple[object, ...]] = {}
@@ -84,10 +152,19 @@ class Lanes:
         relays = {relay.name: relay for relay in settings.effective_relays() if relay.enabled}
         made = {name: _made_of(settings, relay) for name, relay in relays.items()}
         unused = [lanes.pop(name) for name in list(lanes) if made.get(name) != self._made[name]]
+        before = {lane.rules.name: lane.pace for lane in unused}
+        for lane in unused:
+            if lane.timer is not None:
+                lane.timer.cancel()
         for name, relay in relays.items():
             if name not in lanes:
-                lanes[name] = self._lane(settings, relay)
+                lane = lanes[name] = self._lane(settings, relay)
+                if lane.pace is not None and (old := before.get(name)) is not None:
+                    lane.pace.follow(old, self._machine.clock.monotonic())
         self._made = made
+        self._tokens.keep(relays.keys())
+        for name, lane in lanes.items():
+            lane.deputies = deputies(settings, name)
         self._router = router(settings)
         default = self._router.default
         if not settings.relays:
@@ -99,15 +176,18 @@ class Lanes:
         return unused
 
     def routes_of(self, message: Message) -> Routes:
-        return self._router.routes(message.envelope)
+        return self._router.routes(message, self._now_ms())
 
     def released_routes_of(self, message: Message) -> Routes:
         """As if no rule held mail."""
-        return self._router.released.routes(message.envelope)
+        return self._router.released.routes(message, self._now_ms())
+
+    def _now_ms(self) -> int:
+        return int(self._machine.clock.wall() * 1000)
 
     def _lane(self, settings: Settings, relay: RelaySettings) -> Lane:
         machine = self._machine
-        open_content = opener(machine.disk, CONTENT, verbatim=relay.verbatim or relay.kind == "capture")
+        open_content = opener(machine.disk, CONTENT)
         adapter: Relay
         if relay.kind == "capture":
             window = Window(CAPTURES_MAX, start=CAPTURES_MAX)
@@ -121,13 +201,15 @@ class Lanes:
             )
         else:
             # Every connection may have one transaction under way and the next one behind it.
-            window = Window(2 * relay.max_concurrency)
+            window = Window(2 * connections_max(relay))
             adapter = SmtpRelay(
-                smart_host(settings, relay),
+                smart_host(settings, relay, self._tokens.source(relay) if relay.oauth_provider else None),
                 clock=machine.clock,
                 network=machine.network,
                 worker=self._content_worker,
                 open_content=open_content,
+                resolver=machine.resolver,
+                chance=machine.chance,
             )
         breaker = Breaker(settings.queue.breaker_failures, settings.queue.breaker_open_seconds)
         return Lane(lane_rules(settings, relay), adapter, breaker, window)

@@ -15,7 +15,7 @@ import msgspec
 
 from dispatch.app.folders import Folders
 from dispatch.observe import Reporter
-from dispatch.ports import Chance, Clock, Disk, Mark, Network, Soon, Threads
+from dispatch.ports import Chance, Clock, Disk, Mark, Network, Resolver, Soon, Threads
 from dispatch.runtime.bus import BusServer, Handler, hint_path, socket_path
 from dispatch.runtime.hints import HintListener, Hints
 from dispatch.runtime.machine import (
@@ -26,6 +26,7 @@ from dispatch.runtime.machine import (
     SystemNetwork,
     SystemThreads,
 )
+from dispatch.runtime.resolver import SystemResolver
 
 
 class Hearing(Protocol):
@@ -70,6 +71,7 @@ class Machine(NamedTuple):
     disk: Disk
     threads: Threads
     network: Network
+    resolver: Resolver
     soon: Soon
     """Run a callback in the loop's next turn."""
     mark: Callable[[Path, bool], Mark]
@@ -112,6 +114,7 @@ def this_machine(data: Path) -> Machine:
         SystemDisk(data),
         SystemThreads(loop),
         SystemNetwork(loop),
+        SystemResolver(),
         loop.call_soon,
         lambda path, writable: MarkFile(path, writable=writable),
         LocalNeighbours(folders.run),

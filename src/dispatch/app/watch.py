@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from dispatch.observe import Reporter
+from dispatch.ports import Mark
+from dispatch.security.vault import Vault
 from dispatch.settings import Role, Settings
 from dispatch.settings.snapshot import NoSnapshot, load
 
@@ -27,15 +30,33 @@ class Watch(Protocol):
 class SettingsWatch:
     """One role's view of the settings folder. Looking costs one `stat`."""
 
-    def __init__(self, folder: Path, role: Role, report: Reporter) -> None:
-        """Raises `NoSnapshot` where settings were never published, and `OSError`."""
+    def __init__(
+        self,
+        folder: Path,
+        role: Role,
+        report: Reporter,
+        seal: Vault | None = None,
+        applied: Callable[[], Mark] | None = None,
+    ) -> None:
+        """`seal` opens the role's secrets, which are withheld without it. `applied` makes the mark that says
+        by which number we work, so that who publishes can tell when it was taken.
+
+        Raises `NoSnapshot` where settings were never published, and `OSError`.
+        """
+        self._seal = seal
         self._report = report
         self._folder = folder
         self._role = role
         self._path = folder / f"{role}.json"
         self._unreadable = False
         self._seen = self._stamp()
-        self.number, self.settings = load(folder, role)
+        self.number, self.settings = load(folder, role, seal)
+        self._applied = applied and applied()
+        self._confirm()
+
+    def _confirm(self) -> None:
+        if self._applied is not None:
+            self._applied.store(self.number)
 
     def _stamp(self) -> tuple[int, int]:
         try:
@@ -50,7 +71,7 @@ class SettingsWatch:
     def take(self) -> Settings | None:
         stamp = self._stamp()
         try:
-            number, settings = load(self._folder, self._role)
+            number, settings = load(self._folder, self._role, self._seal)
         except NoSnapshot as error:
             # What is in force stays in force; the next publication is looked at again.
             self._seen = stamp
@@ -67,5 +88,7 @@ class SettingsWatch:
         if number == self.number:
             return None
         self.number, self.settings = number, settings
+        # Whoever takes them puts them in force in the same turn of the loop.
+        self._confirm()
         self._report("settings_applied", number=number)
         return settings

@@ -10,7 +10,7 @@ import msgspec
 
 from dispatch.app.folders import Folders
 from dispatch.cli.options import fail
-from dispatch.queue.requests import Answer, Request
+from dispatch.queue.requests import Answer, Refused, Request
 from dispatch.runtime.bus import socket_path
 from dispatch.runtime.bus_client import BusClient, BusError, BusFault
 
@@ -18,7 +18,8 @@ Wanted = TypeVar("Wanted")
 
 
 def ask_delivery(data: Path, request: Request, wanted: type[Wanted]) -> Wanted:
-    """Ask, or end the program with 69 (EX_UNAVAILABLE) where the relay does not run."""
+    """Ask, or end the program: with 69 (EX_UNAVAILABLE) where the relay does not run, with 65 (EX_DATAERR)
+    where delivery refuses."""
     path = socket_path(Folders(data).run, "delivery")
     try:
         with BusClient(path, msgspec.msgpack.Decoder(Answer)) as client:
@@ -27,6 +28,8 @@ def ask_delivery(data: Path, request: Request, wanted: type[Wanted]) -> Wanted:
         fail_without_delivery(data, fault)
     if isinstance(answer, BusError):
         fail(os.EX_SOFTWARE, f"the delivery process could not do it: {answer.message}; its log says more")
+    if isinstance(answer, Refused):
+        fail(os.EX_DATAERR, f"nothing was done: {answer.why}.")
     assert isinstance(answer, wanted), f"{type(answer).__name__} where {wanted.__name__} was expected"
     return answer
 

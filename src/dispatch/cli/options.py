@@ -22,6 +22,8 @@ import msgspec
 import typer
 
 from dispatch import settings
+from dispatch.app.folders import Folders
+from dispatch.settings.sources import Given
 
 ConfigOption = Annotated[
     Path | None,
@@ -60,11 +62,32 @@ def new_group(help_text: str) -> typer.Typer:
 
 
 def read_settings(config: Path | None, data: Path | None, overrides: Sequence[str] | None) -> settings.Loaded:
-    """The settings in force for this call; raises `SettingsErrors`."""
+    """The settings in force for this call; raises `SettingsErrors`.
+
+    Of what stands in the database all but the secrets, which stay sealed and are only known to be there.
+    """
     chosen = list(overrides or ())
     if data is not None:
         chosen.append(f"spool.directory={data.absolute()}")
-    return settings.load(config, os.environ, chosen)
+    database = Folders(settings.data_directory(config, os.environ, chosen)).settings_db
+    return settings.load(config, os.environ, chosen, stored=_stored(database))
+
+
+def _stored(database: Path) -> list[Given]:
+    try:
+        if not database.exists():
+            return []
+    except PermissionError:
+        typer.echo(f"note: {database} is not this user's to read, and was left out.", err=True)
+        return []
+    # Only who has a database pays for its driver.
+    from dispatch.store.settings import read_settings as read_settings_db
+    from dispatch.store.sqlite import StoreFault
+
+    try:
+        return read_settings_db(database)
+    except StoreFault as error:
+        fail(os.EX_IOERR, str(error))
 
 
 def load_settings(config: Path | None, data: Path | None, overrides: Sequence[str] | None) -> settings.Loaded:

@@ -1,4 +1,4 @@
-"""`dispatch route`: which relay would take a message, and which rule says so.
+"""`dispatch route`: which way a message would take, and which rule says so.
 
 Works on the sources (file, environment, `--set`) and needs no running relay. So it knows what is
 configured, and nothing of how the relays are; that is `dispatch queue relays`.
@@ -7,11 +7,16 @@ configured, and nothing of how the relays are; that is `dispatch queue relays`.
 from __future__ import annotations
 
 import os
-from typing import Annotated
+import time
+from datetime import datetime
+from ipaddress import ip_address
+from typing import Annotated, cast, get_args
 
+import msgspec
 import typer
 
 from dispatch.cli.options import (
+    DATE_FORMATS,
     ConfigOption,
     DataOption,
     JsonOption,
@@ -20,13 +25,49 @@ from dispatch.cli.options import (
     load_settings,
     new_group,
     print_json,
+    wall_ms,
 )
 from dispatch.mail.envelope import Envelope, Recipient
-from dispatch.policy.routing import Considered, Route, Router
-from dispatch.settings import router
+from dispatch.mail.message import Message, Origin, Summary
+from dispatch.policy.conditions import BLANK, Facts, NoField, facts_of, parse_field
+from dispatch.policy.routing import Action, Considered, Route, Router, Rule
+from dispatch.settings import intake_router, router
+from dispatch.settings.rule_keys import RuleSource
 from dispatch.smtp.grammar import read_path
 
 app = new_group("See which relay would take a message, and why.")
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """One simulated message, and the rules as delivery and as intake have them."""
+
+    message: Message
+    rules: Router
+    refusing: Router
+    facts: Facts
+
+    def decision(self, recipient: str) -> Route:
+        """What intake says first, then what the queue would say."""
+        sender, facts = self.message.envelope.reverse_path, self.facts
+        refusal = self.refusing.refusal(sender, recipient, facts.origin, facts.now_ms)
+        return refusal or self.rules.route(sender, recipient, facts)
+
+    def considered(self, recipient: str) -> tuple[Considered, ...]:
+        return self.rules.explain(self.message.envelope.reverse_path, recipient, self.facts)
+
+    def transactions(self) -> list[tuple[Route, list[str]]]:
+        """Those whose recipients intake takes."""
+        taken = tuple(
+            recipient
+            for recipient in self.message.envelope.recipients
+            if self.decision(recipient.address).action is not Action.REFUSE
+        )
+        if not taken:
+            return []
+        envelope = msgspec.structs.replace(self.message.envelope, recipients=taken)
+        message = msgspec.structs.replace(self.message, envelope=envelope)
+        groups = self.rules.routes(message, self.facts.now_ms)
+        return [(route, [taken[index].address for index in indexes]) for route, indexes in groups]
 
 
 @app.command()
@@ -35,26 +76,55 @@ def simulate(
         str, typer.Argument(metavar="FROM", help="The envelope's sender; <> is the null sender.")
     ],
     recipients: Annotated[list[str], typer.Argument(metavar="TO...", help="The envelope's recipients.")],
+    source: Annotated[str, typer.Option(help="How it comes: smtp, api or internal.")] = "smtp",
+    login: Annotated[str | None, typer.Option(help="The SMTP login or API key that submits it.")] = None,
+    client: Annotated[str, typer.Option(metavar="ADDRESS", help="The client's IP address.")] = "",
+    tag: Annotated[list[str] | None, typer.Option(help="A tag of it. Repeatable.")] = None,
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="'NAME: VALUE'", help="A header field of it. Repeatable.")
+    ] = None,
+    size: Annotated[int, typer.Option(metavar="BYTES", min=0, help="Its size.")] = 0,
+    at: Annotated[
+        datetime | None, typer.Option(formats=DATE_FORMATS, help="When it is routed (UTC); default now.")
+    ] = None,
     config: ConfigOption = None,
     data: DataOption = None,
     set_: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Explain every rule for a message from FROM to each TO. Nothing is sent."""
-    reverse_path = _address(sender, null=True)
-    forward_paths = [_address(recipient) for recipient in recipients]
-    rules = router(load_settings(config, data, set_).settings)
+    """Explain every rule for a message from FROM to each TO. Nothing is sent.
+
+    What is not given is not there: no login, no tags, no header fields, a size of 0."""
+    envelope = Envelope(
+        _address(sender, null=True), tuple(Recipient(_address(recipient)) for recipient in recipients)
+    )
+    origin = Origin(_source(source), _client(client), login=login)
+    summary = Summary(tags=tuple(tag or ()), headers=tuple(_field(field) for field in header or ()))
+    settings = load_settings(config, data, set_).settings
+    moment = wall_ms(at)
+    now_ms = int(time.time() * 1000) if moment is None else moment
+    message = Message(BLANK.id, now_ms, envelope, origin, summary, size)
+    asked = Asked(message, router(settings), intake_router(settings), facts_of(message, now_ms))
     if as_json:
-        print_json(_fields(rules, reverse_path, forward_paths))
-        return
-    for recipient in forward_paths:
-        typer.echo(f"from {reverse_path or '<>'} to {recipient}")
-        for considered in rules.explain(reverse_path, recipient):
-            typer.echo(f"  {_line(considered)}")
-        typer.echo(f"  → {_decision(rules.route(reverse_path, recipient))}")
-    groups = rules.routes(_envelope(reverse_path, forward_paths))
-    if len(groups) > 1:
-        typer.echo(f"One message to all of them is split into {len(groups)}.")
+        print_json(_fields(asked))
+    else:
+        _explain(asked)
+
+
+def _explain(asked: Asked) -> None:
+    envelope = asked.message.envelope
+    for recipient in envelope.recipients:
+        typer.echo(f"from {envelope.reverse_path or '<>'} to {recipient.address}")
+        considered = asked.considered(recipient.address)
+        for each in considered:
+            typer.echo(f"  {_line(each)}")
+        route = asked.decision(recipient.address)
+        typer.echo(f"  → {_decision(route, _rule(considered, route))}")
+    transactions = asked.transactions()
+    if len(transactions) > 1:
+        taken = sum(len(to) for _, to in transactions)
+        them = "all of them" if len(envelope.recipients) == taken else "those that are taken"
+        typer.echo(f"One message to {them} is split into {len(transactions)}.")
 
 
 def _address(text: str, *, null: bool = False) -> str:
@@ -65,8 +135,28 @@ def _address(text: str, *, null: bool = False) -> str:
     return path[0]
 
 
-def _envelope(reverse_path: str, forward_paths: list[str]) -> Envelope:
-    return Envelope(reverse_path, tuple(Recipient(address) for address in forward_paths))
+def _source(text: str) -> RuleSource:
+    if text not in get_args(RuleSource):
+        fail(os.EX_USAGE, f"{text!r} is no source; write smtp, api or internal")
+    return cast(RuleSource, text)
+
+
+def _client(text: str) -> str:
+    try:
+        return str(ip_address(text)) if text else ""
+    except ValueError:
+        fail(os.EX_USAGE, f"{text!r} is no IP address; write it like 192.0.2.1 or 2001:db8::1")
+
+
+def _field(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    try:
+        field = parse_field(name) if colon else None
+    except NoField:
+        field = None
+    if field is None:
+        fail(os.EX_USAGE, f"{text!r} is no header field; write it like 'X-Name: value'")
+    return field.name, value.strip()
 
 
 def _line(considered: Considered) -> str:
@@ -74,31 +164,66 @@ def _line(considered: Considered) -> str:
     return f"{'yes' if matched else 'no ':<3}  {rule.name} (priority {rule.priority}): {why}"
 
 
-def _decision(route: Route) -> str:
-    if route.held:
-        return f"held: {route.hold_reason}"
-    first, *others = route.relays
-    behind = f"; behind it {', '.join(others)}, to which nothing fails over yet" if others else ""
-    return f"relay {first}, by {route.rule}{behind}"
+def _decision(route: Route, rule: Rule | None) -> str:
+    copies = f"; a copy goes to {', '.join(route.copies)}" if route.copies else ""
+    match route.action:
+        case Action.REFUSE:
+            return (
+                f"refused at RCPT, by {route.rule}: 550 5.7.1 {route.reply}"
+                " (rules about the content are not looked at there)"
+            )
+        case Action.DISCARD:
+            return f"discarded, by {route.rule}{copies}"
+        case Action.HOLD:
+            return f"held: {route.hold_reason}{copies}"
+        case Action.RELAY:
+            return _relays(route, rule) + copies
 
 
-def _fields(rules: Router, reverse_path: str, forward_paths: list[str]) -> dict[str, object]:
-    groups = rules.routes(_envelope(reverse_path, forward_paths))
+def _relays(route: Route, rule: Rule | None) -> str:
+    drawn = {relay: weight for relay, weight in _weights(route, rule).items() if weight}
+    if len(drawn) > 1:
+        shares = ", ".join(f"{relay} ({weight / sum(drawn.values()):.0%})" for relay, weight in drawn.items())
+        return f"relay {shares} by weight, by {route.rule}; behind it the others"
+    first, *behind = route.relays
+    return f"relay {first}, by {route.rule}" + (f"; behind it {', '.join(behind)}" if behind else "")
+
+
+def _weights(route: Route, rule: Rule | None) -> dict[str, int]:
+    """Of the relays that can be used; empty where the rule has none."""
+    if rule is None or not rule.weights:
+        return {}
+    weights = zip(rule.relays, rule.weights, strict=True)
+    return {relay: weight for relay, weight in weights if relay in route.relays}
+
+
+def _fields(asked: Asked) -> dict[str, object]:
     return {
-        "from": reverse_path,
+        "from": asked.message.envelope.reverse_path,
         "recipients": [
-            {
-                "to": recipient,
-                "rules": [
-                    {"name": rule.name, "priority": rule.priority, "matched": matched, "why": why}
-                    for rule, matched, why in rules.explain(reverse_path, recipient)
-                ],
-                "route": rules.route(reverse_path, recipient),
-            }
-            for recipient in forward_paths
+            _recipient_fields(asked, recipient.address) for recipient in asked.message.envelope.recipients
         ],
         "transactions": [
-            {"relays": route.relays, "held": route.hold_reason, "to": [forward_paths[i] for i in indexes]}
-            for route, indexes in groups
+            {"relays": route.relays, "held": route.hold_reason, "to": to}
+            for route, to in asked.transactions()
         ],
     }
+
+
+def _recipient_fields(asked: Asked, recipient: str) -> dict[str, object]:
+    considered = asked.considered(recipient)
+    route = asked.decision(recipient)
+    return {
+        "to": recipient,
+        "rules": [
+            {"name": rule.name, "priority": rule.priority, "matched": matched, "why": why}
+            for rule, matched, why in considered
+        ],
+        "route": route,
+        "weights": _weights(route, _rule(considered, route)),
+    }
+
+
+def _rule(considered: tuple[Considered, ...], route: Route) -> Rule | None:
+    """The one that decided; None for the default relay."""
+    return next((each.rule for each in considered if each.rule.name == route.rule), None)

@@ -7,6 +7,7 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
+from textwrap import wrap
 from typing import Annotated
 
 import typer
@@ -16,6 +17,7 @@ from dispatch.cli.options import ConfigOption, DataOption, SetOption, fail, load
 from dispatch.operations.logs import reporter
 from dispatch.runtime.sockets import Listening
 from dispatch.settings import Settings
+from dispatch.settings.deployment import WARNING
 
 app = new_command()
 
@@ -48,7 +50,7 @@ def serve(
         if quiet:
             return
         try:
-            typer.echo(_welcome(settings, listening))
+            typer.echo(_welcome(settings, listening, WARNING in loaded.warnings))
         except OSError:
             # Nobody reads it, which is no reason to end; nor is what Python would flush at the end.
             with suppress(OSError), Path(os.devnull).open("w") as nowhere:
@@ -66,14 +68,18 @@ def _program() -> str:
     return os.path.relpath(started) if started.is_relative_to(Path.cwd()) else str(started)
 
 
-def _welcome(settings: Settings, listening: Listening) -> str:
-    """What listens where, where the data lies, what to type next."""
+def _welcome(settings: Settings, listening: Listening, small: bool) -> str:
+    """What listens where, where the data lies, what to type next. `small`: started from a few variables."""
     data = settings.spool.directory
     dispatch = _program()
     ports = listening.listening_ports("smtp")
     lines = [""]
+    if small:
+        lines += [*wrap(f"WARNING: {WARNING}.", 100, initial_indent="  ", subsequent_indent="  "), ""]
     if ports:
         sources = ", ".join(settings.listener.allowed_cidrs) or "nobody yet (listener.allowed_cidrs)"
+        if small:
+            sources = "anywhere, after logging in"
         lines.append(f"  SMTP      port {', '.join(map(str, ports))}, from {sources}")
     else:
         lines.append("  SMTP      no port could be bound: nothing is accepted (see the log above)")

@@ -13,7 +13,7 @@ import msgspec
 
 from dispatch.mail.envelope import Envelope
 from dispatch.mail.ids import MessageId, new_message_id, spool_form
-from dispatch.mail.message import ContentFile, Message, Origin
+from dispatch.mail.message import ContentFile, Message, Origin, Priority
 from dispatch.mail.reply import Reply, reply
 from dispatch.mime.inspect import Inspection, inspect
 from dispatch.mime.trace import WithType, front_fields, received_field
@@ -32,6 +32,8 @@ class AcceptanceRules(msgspec.Struct, frozen=True):
     relay: str = ""
     relay_size_bytes_max: int | None = None
     """The largest message that a relay which routing could name takes."""
+    header_names: frozenset[str] = frozenset()
+    """The header fields, in small letters, that routing rules ask for."""
 
 
 class Submission(msgspec.Struct, frozen=True):
@@ -42,6 +44,11 @@ class Submission(msgspec.Struct, frozen=True):
     with_type: WithType
     size_bytes: int
     """As RFC 1870 counts: what the client sent, before our trace."""
+    tags: tuple[str, ...] = ()
+    """Of the login; those of the message come behind them."""
+    priority: Priority = "normal"
+    """Where the message does not say another one."""
+    idempotency_key: str | None = None
 
 
 class Marked(msgspec.Struct, frozen=True):
@@ -69,7 +76,7 @@ class Acceptance:
     def mark(self, submission: Submission, head: bytes) -> Marked | Refusal:
         """Look at the header section, `head` being the content or its first block, and make our trace."""
         rules = self.rules
-        inspection = inspect(head, rules.server_name)
+        inspection = inspect(head, rules.server_name, rules.header_names)
         refusal = self.refuse(submission, inspection)
         if refusal is not None:
             return refusal
@@ -138,15 +145,20 @@ class Acceptance:
         size_bytes: int,
         answered: Answered,
     ) -> None:
+        summary = marked.inspection.summary
+        if submission.tags:
+            tags = tuple(dict.fromkeys(submission.tags + summary.tags))
+            summary = msgspec.structs.replace(summary, tags=tags)
         message = Message(
             marked.id,
             marked.accepted_ms,
             submission.envelope,
             submission.origin,
-            marked.inspection.summary,
+            summary,
             size_bytes,
             file,
-            marked.inspection.priority,
+            marked.inspection.priority or submission.priority,
+            submission.idempotency_key,
         )
         self._log.append(encode_mail(message, content), partial(_appended, marked.id, answered))
 

@@ -19,6 +19,14 @@ class Stoppable(Protocol):
     def stop(self) -> None: ...
 
 
+class Serving(Protocol):
+    """The socket on which our own processes hand mail in."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 class IntakeService:
     """Runs the listeners over one mail log."""
 
@@ -33,6 +41,7 @@ class IntakeService:
         changed: Callable[[], bool],
         apply: Callable[[], None],
         closed: Callable[[], None],
+        bus: Serving,
     ) -> None:
         """`changed` says whether there are other settings than those in force; `apply` puts them in force.
         `closed` is called behind everything else."""
@@ -44,6 +53,7 @@ class IntakeService:
         self._changed = changed
         self._apply = apply
         self._closed = closed
+        self._bus = bus
         self._timer: Timer = clock.call_later(TICK_S, self._tick)
 
     def _tick(self) -> None:
@@ -64,6 +74,7 @@ class IntakeService:
         self._timer.cancel()
         for watch in self._watches:
             watch.stop()
+        await self._bus.close()
         self.listener.close()
         self._log.close()
         self._closed()

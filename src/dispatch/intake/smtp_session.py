@@ -5,10 +5,11 @@ all that arrived, answers what can be answered, and writes once (RFC 2920 sectio
 is being made durable the core stands still: later commands stay in its buffer, and their replies can
 never overtake the 250.
 
-Traps: an answer may come from within the call that asked for it (a refusal needs no disk), so a turn never
-begins within another one. And once content is on its way to the disk, nothing but the log's own answer may be
-said to its end of data: a 421 in its place would be a refusal of mail that is then delivered (RFC 1047).
-Where the log has none for too long, nothing is said, and the connection closed.
+Traps: an answer may come from within the call that asked for it (a refusal needs no disk, a password that was
+right before no hash), so a turn never begins within another one. And once content is on its way to the disk,
+nothing but the log's own answer may be said to its end of data: a 421 in its place would be a refusal of mail
+that is then delivered (RFC 1047). Where the log has none for too long, nothing is said, and the connection
+closed.
 """
 
 from __future__ import annotations
@@ -20,15 +21,21 @@ from typing import Protocol
 import msgspec
 
 from dispatch.intake.acceptance import Acceptance, Submission
+from dispatch.intake.credentials import Credentials, KnownLogin
 from dispatch.intake.incoming import Incoming
 from dispatch.mail.envelope import Envelope, Recipient
 from dispatch.mail.ids import MessageId
 from dispatch.mail.message import Origin
 from dispatch.mail.reply import Reply, reply
 from dispatch.mime.trace import WithType
-from dispatch.policy.admission import Refusal, refuse_mail, refuse_rcpt
+from dispatch.policy.admission import RateLimits, Refusal, refuse_mail, refuse_rcpt
+from dispatch.policy.local_names import LocalNames
+from dispatch.policy.logins import ANYBODY, AddressList, LoginRules
+from dispatch.policy.routing import Route
 from dispatch.ports import Clock, DiskLevel
+from dispatch.smtp import wording
 from dispatch.smtp.events import (
+    AuthOffered,
     ContentChunk,
     ContentEnded,
     ContentRefused,
@@ -50,6 +57,17 @@ ANSWER_S = 300.0
 4.5.3.2.6 asks of its patience. While no disk says whether the message is kept, either answer could be a lie.
 Without one the client must offer it again: it may arrive twice, and is not lost."""
 
+# RFC 3848, RFC 6531 section 4.3: by UTF-8, by TLS, by login.
+_WITH: dict[tuple[bool, bool, bool], WithType] = {
+    (False, False, False): "ESMTP",
+    (False, False, True): "ESMTPA",
+    (False, True, False): "ESMTPS",
+    (False, True, True): "ESMTPSA",
+    (True, False, False): "UTF8SMTP",
+    (True, False, True): "UTF8SMTPA",
+    (True, True, False): "UTF8SMTPS",
+    (True, True, True): "UTF8SMTPSA",
+}
 _OK = reply(250, "2.0.0", "OK")
 _SENDER_OK = reply(250, "2.1.0", "Sender OK")
 _RECIPIENT_OK = reply(250, "2.1.5", "Recipient OK")
@@ -73,13 +91,21 @@ class Wire(Protocol):
 
     def resume(self) -> None: ...
 
+    def secure(self) -> None:
+        """Begin TLS behind what is written; `SmtpSession.secured` follows, or the connection is lost."""
+        ...
+
 
 class SessionRules(msgspec.Struct, frozen=True):
     """What holds for every session from its next command on."""
 
     core: ServerSettings
+    """For sessions that begin now."""
     recipients_max: int
     allow_list_empty: bool
+    login_required: bool = False
+    allowed_recipients: AddressList = ANYBODY
+    local_names: LocalNames = LocalNames()
 
 
 class Desk(msgspec.Struct):
@@ -94,20 +120,30 @@ class Desk(msgspec.Struct):
     disk_level: Callable[[], DiskLevel]
     refused: Callable[[Refusal, Origin], None]
     """Counts and logs a refusal."""
+    credentials: Credentials
+    rates: RateLimits
+    refused_by: Callable[[str, str, Origin], Route | None]
+    """The rule that refuses mail from this sender to this recipient, if one does."""
 
 
 class SmtpSession:
     """A conversation from greeting to close."""
 
-    def __init__(self, desk: Desk, wire: Wire, client_address: str) -> None:
+    def __init__(self, desk: Desk, wire: Wire, client_address: str, tls: str | None = None) -> None:
+        """`tls`: version and cipher, where the connection began with a handshake."""
         self._desk = desk
         self._wire = wire
         self._rules = desk.rules
-        self._core = ServerCore(desk.rules.core)
-        self._origin = Origin("smtp", client_address)
+        self._core = ServerCore(desk.rules.core, secured=tls is not None)
+        self._origin = Origin("smtp", client_address, tls=tls)
         self._extended = False
+        self._login: KnownLogin | None = None
+        self._counted = False
+        """The transaction under way was counted by the rates."""
         self._mail: MailOffered | None = None
         self._recipients: list[Recipient] = []
+        self._aliased = False
+        """Some of them are not as the client wrote them."""
         self._incoming: Incoming | None = None
         self._waiting = False
         """A message of this client is being made durable, or an answer is delayed."""
@@ -116,6 +152,8 @@ class SmtpSession:
         self._turning = False
         self._held_back = False
         """It speaks on while it waits: it is not read meanwhile, so that its words need no memory."""
+        self._securing = False
+        """A handshake is under way: nothing may be said."""
         self._draining = False
         self.closed = False
 
@@ -150,13 +188,18 @@ class SmtpSession:
     def drain(self) -> None:
         """Close as soon as no transaction is under way."""
         self._draining = True
-        if self._mail is None and not self._waiting:
+        if self._mail is None and not self._waiting and not self._securing:
             self._end(_SHUTTING_DOWN)
 
     def expire(self) -> bool:
         """The client kept silent for too long; False while it is us who keep it waiting."""
         if self._waiting:
             return False
+        if self._securing:
+            # Nothing that we say would be understood.
+            self._core.lost()
+            self._flush()
+            return True
         self._end(_TIMED_OUT)
         return True
 
@@ -166,7 +209,7 @@ class SmtpSession:
 
     def cut(self) -> None:
         """No time is left. Where a message is being made durable: no answer, rather than a wrong one."""
-        if self._storing_since_s is not None:
+        if self._storing_since_s is not None or self._securing:
             self._core.lost()
             self._flush()
         else:
@@ -185,7 +228,8 @@ class SmtpSession:
         while (event := core.next_event()) is not None:
             self._handle(event)
         self._turning = False
-        if self._draining and self._mail is None and not self._waiting and not core.wants_close:
+        busy = self._mail is not None or self._waiting or self._securing
+        if self._draining and not busy and not core.wants_close:
             core.close(_SHUTTING_DOWN)
         self._flush()
 
@@ -198,6 +242,18 @@ class SmtpSession:
         if self._core.wants_close:
             self.closed = True
             self._wire.close()
+        elif self._securing:
+            self._wire.secure()
+
+    def secured(self, tls: str) -> None:
+        """The handshake is done: all that was said before is forgotten (RFC 3207 section 4.2)."""
+        self._securing = False
+        self._core.secured()
+        self._extended = False
+        self._login = None
+        self._origin = Origin("smtp", self._origin.client_address, tls=tls)
+        if self._draining:
+            self._end(_SHUTTING_DOWN)
 
     def _handle(self, event: Event) -> None:
         match event:
@@ -223,8 +279,30 @@ class SmtpSession:
                 self._forget()
             case TransactionReset() | Quit():
                 self._forget()
+            case AuthOffered():
+                self._prove(event)
             case TlsOffered():
-                raise AssertionError("STARTTLS is not announced")
+                # Whoever speaks on before TLS is up is cut by the core; then there is nothing to begin.
+                self._core.answer(wording.TLS_ACCEPTED)
+                self._securing = not self._core.wants_close
+
+    def _prove(self, offered: AuthOffered) -> None:
+        self._waiting = True
+        if not self._held_back:
+            # What a stranger says behind his password needs no memory.
+            self._held_back = True
+            self._wire.pause()
+        address = self._origin.client_address
+        self._desk.credentials.prove(address, offered.user, offered.password, self._proven)
+
+    def _proven(self, proven: KnownLogin | Refusal) -> None:
+        if isinstance(proven, Refusal):
+            self._desk.refused(proven, self._origin)
+            self._go_on(proven.reply)
+            return
+        self._login = proven
+        self._origin = msgspec.structs.replace(self._origin, login=proven.name)
+        self._go_on(wording.AUTHENTICATED)
 
     def _offered(self, offered: MailOffered) -> None:
         if self._draining:
@@ -233,14 +311,24 @@ class SmtpSession:
             return
         desk = self._desk
         self._rules = desk.rules
+        reverse_path = self._rules.local_names.reverse_path(offered.reverse_path)
+        if reverse_path != offered.reverse_path:
+            offered = msgspec.structs.replace(offered, reverse_path=reverse_path)
         level = desk.disk_level()
+        address = self._origin.client_address
+        login = self._current_login()
+        at_home = login is not None and login.networks is not None and login.permits_source(address)
         refusal = refuse_mail(
             disk_suspended=level is DiskLevel.SUSPENDED,
-            source_allowed=desk.source_allowed(self._origin.client_address),
+            source_allowed=at_home or desk.source_allowed(address),
             allow_list_empty=self._rules.allow_list_empty,
-            client_address=self._origin.client_address,
+            client_address=address,
             declared_size_bytes=offered.size_bytes,
             size_bytes_max=desk.acceptance.rules.size_bytes_max,
+            login=None if login is None else login.rules,
+            login_source_allowed=login is None or login.permits_source(address),
+            login_required=self._rules.login_required,
+            reverse_path=offered.reverse_path,
         )
         if refusal is not None:
             self._refuse(refusal)
@@ -252,24 +340,54 @@ class SmtpSession:
         else:
             self._core.answer(_SENDER_OK)
 
+    def _current_login(self) -> KnownLogin | None:
+        """As the settings have it now: who was revoked is nobody from here on, whatever he has proven."""
+        if self._login is not None:
+            self._login = self._desk.credentials.still(self._login)
+            if self._login is None:
+                self._origin = msgspec.structs.replace(self._origin, login=None)
+        return self._login
+
     def _throttled(self) -> None:
         self._go_on(_SENDER_OK)
 
     def _recipient(self, offered: RecipientOffered) -> None:
-        assert self._mail is not None, "RCPT outside a transaction"
-        rules = self._desk.acceptance.rules
-        refusal = refuse_rcpt(
-            recipients=len(self._recipients) + 1,
-            recipients_max=self._rules.recipients_max,
-            declared_size_bytes=self._mail.size_bytes,
-            relay=rules.relay,
-            relay_size_bytes_max=rules.relay_size_bytes_max,
-        )
+        desk, login = self._desk, None if self._login is None else self._login.rules
+        addresses = self._rules.local_names.recipients(offered.address)
+        refusal = self._refusal_of(addresses, login)
+        if refusal is None and not self._counted:
+            refusal = desk.rates.refuse(desk.clock.monotonic(), self._origin.client_address, login)
+            self._counted = refusal is None
         if refusal is not None:
             self._refuse(refusal)
             return
-        self._recipients.append(Recipient(offered.address, offered.notify, offered.original))
+        self._aliased = self._aliased or addresses != (offered.address,)
+        for address in addresses:
+            recipient = Recipient(address, offered.notify, offered.original)
+            # Several local names may be one person, who gets the message once.
+            if not self._aliased or recipient not in self._recipients:
+                self._recipients.append(recipient)
         self._core.answer(_RECIPIENT_OK)
+
+    def _refusal_of(self, addresses: tuple[str, ...], login: LoginRules | None) -> Refusal | None:
+        """Of the recipients that one RCPT stands for: all of them may be written to, or none is."""
+        mail, rules = self._mail, self._desk.acceptance.rules
+        assert mail is not None, "RCPT outside a transaction"
+        for address in addresses:
+            refusal = refuse_rcpt(
+                recipients=len(self._recipients) + len(addresses),
+                recipients_max=self._rules.recipients_max,
+                declared_size_bytes=mail.size_bytes,
+                relay=rules.relay,
+                relay_size_bytes_max=rules.relay_size_bytes_max,
+                recipient=address,
+                allowed_recipients=self._rules.allowed_recipients,
+                login=login,
+                refused_by=self._desk.refused_by(mail.reverse_path, address, self._origin),
+            )
+            if refusal is not None:
+                return refusal
+        return None
 
     def _content_started(self) -> None:
         self._incoming = self._desk.incoming()
@@ -289,10 +407,13 @@ class SmtpSession:
         envelope = Envelope(
             mail.reverse_path, tuple(self._recipients), mail.body, mail.smtputf8, mail.ret, mail.envid
         )
+        origin, login = self._origin, self._login
         with_type: WithType = "SMTP"
         if self._extended:
-            with_type = "UTF8SMTP" if mail.smtputf8 else "ESMTP"
-        return Submission(envelope, self._origin, with_type, size_bytes)
+            with_type = _WITH[mail.smtputf8, origin.tls is not None, login is not None]
+        if login is None:
+            return Submission(envelope, origin, with_type, size_bytes)
+        return Submission(envelope, origin, with_type, size_bytes, login.tags, login.priority)
 
     def _answered(
         self, origin: Origin, answer: Reply, message_id: MessageId | None, refusal: Refusal | None
@@ -300,6 +421,8 @@ class SmtpSession:
         """The log has spoken; the client may be gone by now (RFC 1047)."""
         if refusal is not None:
             self._desk.refused(refusal, origin)
+        else:
+            self._counted = False
         self._forget()
         self._go_on(answer)
 
@@ -323,6 +446,11 @@ class SmtpSession:
         """Nothing of the transaction under way is kept."""
         self._mail = None
         self._recipients = []
+        self._aliased = False
+        if self._counted:
+            self._counted = False
+            login = None if self._login is None else self._login.rules
+            self._desk.rates.give_back(self._origin.client_address, login)
         if self._incoming is not None:
             self._incoming.drop()
             self._incoming = None

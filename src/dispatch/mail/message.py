@@ -38,13 +38,16 @@ class Origin(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Summary(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What history shows of the content, read from its header section once, at intake."""
+    """What history shows of the content, and what rules ask of it; read from its header once, at intake."""
 
     subject: str = ""
     header_from: str = ""
     message_id: str = ""
     mailer: str = ""
     tags: tuple[str, ...] = ()
+    headers: tuple[tuple[str, str], ...] = ()
+    """Of the header fields that routing rules asked for at intake: name in small letters, and value, unfolded
+    and without white space around it."""
 
 
 class ContentFile(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -69,3 +72,5 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     content_file: ContentFile | None = None
     """None: the content stands in the record itself."""
     priority: Priority = "normal"
+    idempotency_key: str | None = None
+    """What whoever submitted it calls it: the same key again is the same message, not another one."""

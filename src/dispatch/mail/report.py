@@ -40,6 +40,12 @@ class FaultKind(StrEnum):
     PROTOCOL = "protocol violated"
     """The peer said what no server may say: broken replies, replies before commands, endless lines."""
     TLS = "TLS failed"
+    AUTHENTICATION = "no usable way to authenticate"
+    """The host offers no AUTH mechanism that is allowed, or there are no credentials to offer it."""
+    CREDENTIALS_ABSENT = "no credentials to be had now"
+    """Whoever gives access tokens cannot be asked; where they are refused us, it is AUTHENTICATION."""
+    NULL_MX = "the domain takes no mail"
+    """It says so itself, with a null MX record (RFC 7505)."""
     UNSUITED = "message needs what the host lacks"
     """8BITMIME, SMTPUTF8 or SIZE is needed and not offered: the host is well, this message is not for it."""
     CONTENT_UNREADABLE = "content unreadable"
@@ -70,3 +76,6 @@ class Report(msgspec.Struct, frozen=True, gc=False):
     reply_stage: tuple[Stage, ...] = ()
     """For each recipient the stage its reply belongs to: MAIL, RCPT, DATA, END_OF_DATA. Empty: all
     belong to `stage`."""
+    dsn: bool = False
+    """The host offered DSN, so NOTIFY and ORCPT went with the envelope, and notices are its duty now; where
+    not, they stay ours (RFC 3461 section 5.2.2)."""

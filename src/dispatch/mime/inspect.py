@@ -31,6 +31,9 @@ MESSAGE_ID_CHARS_MAX = 512
 MAILER_CHARS_MAX = 256
 TAGS_MAX = 20
 TAG_CHARS_MAX = 64
+WANTED_MAX = 50
+"""Fields that rules ask for, of one message."""
+WANTED_CHARS_MAX = 998
 
 _FIELD_NAME = re.compile(rb"[!-9;-~]+[ \t]*:")
 """RFC 5322 section 3.6.8; section 4.5 allows space before the colon."""
@@ -55,7 +58,8 @@ class Inspection(msgspec.Struct, frozen=True, gc=False):
     received_count: int
     own_received_count: int
     """Of those `Received` fields, how many were written under our own name."""
-    priority: Priority
+    priority: Priority | None
+    """None: the message does not say."""
     header_start: int
     """0, or the length of an mbox `From ` line, which is no part of the message and is to be left out."""
     header_end: int
@@ -79,8 +83,11 @@ def _end_of_fields(content: bytes, start: int) -> int:
     return found + 1 if found >= 0 else len(content)
 
 
-def inspect(head_and_body: bytes, own_name: str) -> Inspection:
-    """Look at a content, or at the first block of a large one. `own_name` is `listener.server_name`."""
+def inspect(head_and_body: bytes, own_name: str, wanted: frozenset[str] = frozenset()) -> Inspection:
+    """Look at a content, or at the first block of a large one. `own_name` is `listener.server_name`.
+
+    `wanted`: names of other fields, in small letters, whose values the summary is to have.
+    """
     start = 0
     starts_with_body = False
     if _FIELD_NAME.match(head_and_body) is None:
@@ -111,12 +118,13 @@ def inspect(head_and_body: bytes, own_name: str) -> Inspection:
             _text(first["message-id"], MESSAGE_ID_CHARS_MAX) if "message-id" in first else "",
             _text(mailer, MAILER_CHARS_MAX) if mailer else "",
             _tags(raw_tags) if raw_tags else (),
+            _wanted_fields(head, wanted) if wanted else (),
         ),
         "date" in first,
         "message-id" in first,
         len(received),
         _count_own(received, own_name) if received else 0,
-        _priority(first["x-dispatch-priority"]) if "x-dispatch-priority" in first else "normal",
+        _priority(first["x-dispatch-priority"]) if "x-dispatch-priority" in first else None,
         start,
         end,
         starts_with_body,
@@ -160,9 +168,21 @@ def _text(value: str, chars_max: int) -> str:
     return text[:chars_max]
 
 
-def _priority(value: str) -> Priority:
+def _priority(value: str) -> Priority | None:
     wanted = value.strip(" \t\r\n").lower()
-    return next((priority for priority in PRIORITIES if priority == wanted), "normal")
+    return next((priority for priority in PRIORITIES if priority == wanted), None)
+
+
+def _wanted_fields(head: str, names: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    """Name, in small letters, and value of each, as often as it stands there, up to a bound."""
+    found = _expression_for(names).findall("\n" + head)
+    return tuple((name.lower(), _text(value, WANTED_CHARS_MAX)) for name, value in found[:WANTED_MAX])
+
+
+@lru_cache(maxsize=16)
+def _expression_for(names: frozenset[str]) -> re.Pattern[str]:
+    alternatives = "|".join(map(re.escape, sorted(names)))
+    return re.compile(rf"\n((?i:{alternatives}))[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)", re.ASCII)
 
 
 def _tags(values: list[str]) -> tuple[str, ...]:

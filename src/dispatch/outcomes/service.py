@@ -27,6 +27,14 @@ class Follower(Protocol):
         ...
 
 
+class Serving(Protocol):
+    """The socket on which orders come."""
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 class ControlService:
     """Runs one follower on a thread of its own."""
 
@@ -41,6 +49,7 @@ class ControlService:
         fault: Callable[[Exception], None],
         publish: Callable[[], None],
         close: Callable[[], None],
+        bus: Serving | None = None,
     ) -> None:
         """`durable` is how far the ledger goes; `fault` is told what a step raised, once while it lasts.
         `publish` reads the settings again, and raises where they have mistakes. `close` ends it all."""
@@ -52,6 +61,7 @@ class ControlService:
         self._fault = fault
         self._publish = publish
         self._close = close
+        self._bus = bus
         self._busy = False
         self._again = False
         self._said = ""
@@ -59,6 +69,11 @@ class ControlService:
         self._stepped_s = 0.0
         self._caught_up: asyncio.Future[None] | None = None
         self._timer: Timer = clock.call_later(0, self._tick)
+
+    async def start(self) -> None:
+        """Take orders, where any are taken."""
+        if self._bus is not None:
+            await self._bus.start()
 
     def wake(self) -> None:
         """The ledger grew."""
@@ -110,5 +125,7 @@ class ControlService:
 
     async def close(self) -> None:
         self._timer.cancel()
+        if self._bus is not None:
+            await self._bus.close()
         self._worker.close()
         self._close()

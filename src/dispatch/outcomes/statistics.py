@@ -35,6 +35,9 @@ class Counts(msgspec.Struct, frozen=True):
     suppressed: int = 0
     uncertain_power: int = 0
     """On their way when the machine lost power, perhaps delivered without a trace."""
+    dsn_sent: int = 0
+    """Senders told what became of their mail."""
+    dsn_given_up: int = 0
 
 
 class Statistics(msgspec.Struct, frozen=True):

@@ -1,65 +1,87 @@
-"""Which relays a recipient's mail may take, and the rule that said so.
+"""Which way a recipient's mail takes, and the rule that said so.
 
-A rule has conditions and an action. Conditions are patterns of the sender and of the recipient; all that
-are set must hold, each with one of its patterns. The action is an ordered list of relays, or *hold*.
+A rule has conditions and an action. Conditions are patterns of the sender and of the recipient, and
+whatever else `dispatch.policy.conditions` knows; all that are set must hold, each with one of the things
+that it names. The action is an ordered list of relays, or that mail is held, discarded or refused. Beside
+it a rule may name a relay that gets a copy.
 
 Order: the smaller priority first; then the narrower rule, judged by the pattern of the recipient that
-matches, then by that of the sender (`patterns.Specificity`); then the place in the settings. The first
-match wins; what no rule matches takes the default relay. So a rule with two patterns is the same as
-two rules with one each.
+matches, then by that of the sender (`patterns.Specificity`), then by the number of kinds of other conditions
+that it has; then the place in the settings. The first match wins; what no rule matches takes the default
+relay. So a rule with two patterns is the same as two rules with one each.
 
 Mail never leaves through another relay by accident: a relay of a rule that is disabled or missing is passed
-over, and where none is left, or the default relay is disabled, the mail is held and says why.
+over, and where none is left, or the default relay is disabled, the mail is held and says why. A copy whose
+relay is disabled is still asked for: it waits.
 
-A route is derived from envelope and settings alone, so it can be derived again after a restart. It names all
-usable relays in their order; whoever takes it up now takes the first and does not fail over to the next.
+A route is derived from message, settings and, where a rule has windows of time, the time, so it can be
+derived again after a restart. It names all usable relays in the order in which they are to be tried. Where
+relays have weights, one of them is drawn as the first, by the message's id alone; the others follow in the
+order of the rule.
+
+*Refuse* is for intake, which asks at RCPT (`Router.refusal`), when the content is not yet known: there, rules
+about content are passed over, and a rule that refuses has no such conditions. So what intake let in by these
+rules is not refused by them later, unless a window of time began. Where that happens, or the rule is
+newer than the message, nobody is there who could be told: it is held.
 
 How it is fast: each combination of patterns of one width is a *case*, and cases are sorted by the order
-above. A set of cases is an integer with one bit for each; what matches the sender and what matches the
-recipient are two such sets, and the lowest bit they share is the answer. Conditions of other
-kinds would be further sets. Which cases a domain is in is remembered for the domains met last, so that
-sub-domains and globs are looked at once for a domain and not once for a recipient.
+above. A set of cases is an integer with one bit for each; what matches the sender, what matches the
+recipient, and what matches by each other kind of condition are such sets, and the lowest bit that they share
+is the answer (`dispatch.policy.route_index`). Which cases a domain is in is remembered for the domains
+met last, so that sub-domains and globs are looked at once for a domain and not once for a recipient.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterator, Sequence
-from functools import cached_property, lru_cache
+from bisect import bisect_right
+from collections.abc import Collection, Sequence
+from enum import StrEnum
+from functools import cached_property
+from hashlib import blake2b
+from itertools import accumulate
 from typing import NamedTuple
 
 import msgspec
 
-from dispatch.mail.address import split_address
-from dispatch.mail.envelope import Envelope
-from dispatch.policy.patterns import (
-    UNCONDITIONAL,
-    Aim,
-    Pattern,
-    Reach,
-    Specificity,
-    glob,
-    plain_address,
-    plain_domain,
-    plain_local_part,
-)
+from dispatch.mail.ids import MessageId
+from dispatch.mail.message import Message, Origin
+from dispatch.policy.conditions import BLANK, KINDS, Condition, Facts, facts_of, field_names
+from dispatch.policy.patterns import UNCONDITIONAL, Pattern, Specificity, plain_address
+from dispatch.policy.route_index import AddressIndex, ConditionIndex
 
 DEFAULT_RULE = "default relay"
 """No rule can be called so: names of rules have no spaces."""
-DOMAINS_REMEMBERED = 4096
+
+
+class Action(StrEnum):
+    """What happens to mail."""
+
+    RELAY = "relay"
+    HOLD = "hold"
+    DISCARD = "discard"
+    """It is dropped, and a record says so."""
+    REFUSE = "refuse"
+    """It is not taken: an answer to RCPT."""
 
 
 class Route(msgspec.Struct, frozen=True):
-    """The way of one recipient's mail: relays in the order in which they are tried, or a hold."""
+    """The way of one recipient's mail: relays in the order in which they are tried, or what else is done."""
 
     relays: tuple[str, ...]
-    """Names; empty exactly when the mail is held."""
+    """Names; empty exactly where no relay takes it."""
     rule: str
     """The rule that decided, for history and for the operator's question why."""
     hold_reason: str | None = None
+    """Why no relay takes it; None exactly where one does."""
+    action: Action = Action.RELAY
+    copies: tuple[str, ...] = ()
+    """Names of relays that get a copy, usable or not."""
+    reply: str = ""
+    """The text of a refusal, without codes."""
 
     @property
     def held(self) -> bool:
+        """Held, or to be held by those who can neither discard nor refuse it."""
         return self.hold_reason is not None
 
 
@@ -74,9 +96,17 @@ class Rule(msgspec.Struct, frozen=True):
     """Empty: any. The same for `recipient`."""
     recipient: tuple[Pattern, ...] = ()
     relays: tuple[str, ...] = ()
-    """In the order in which they are to be tried; unused where it holds."""
-    hold: bool = False
+    """In the order in which they are to be tried; unused where the action is another."""
+    action: Action = Action.RELAY
     enabled: bool = True
+    conditions: tuple[Condition, ...] = ()
+    """The others, at most one of each kind; none of content where the rule refuses."""
+    weights: tuple[int, ...] = ()
+    """Of the relays, in their order: how often each is the first, compared with the others. None: no draw."""
+    copy_to: str = ""
+    """Empty: no copy."""
+    reply: str = ""
+    """Where it refuses."""
 
 
 class Considered(NamedTuple):
@@ -90,19 +120,26 @@ class Considered(NamedTuple):
 def default_route(relay: str, usable: Collection[str]) -> Route:
     """The route of what no rule matches; `usable` names the relays that may be used."""
     if relay not in usable:
-        return Route((), DEFAULT_RULE, f"the default relay {relay!r} is disabled or missing")
+        reason = f"the default relay {relay!r} is disabled or missing"
+        return Route((), DEFAULT_RULE, reason, Action.HOLD)
     return Route((relay,), DEFAULT_RULE)
 
 
 def route_of_rule(rule: Rule, usable: Collection[str]) -> Route:
-    """The route of what the rule matches."""
-    if rule.hold:
-        return Route((), rule.name, f"the rule {rule.name!r} holds it")
-    relays = tuple(relay for relay in rule.relays if relay in usable)
-    if not relays:
-        missed = ", ".join(rule.relays)
-        return Route((), rule.name, f"no relay of the rule {rule.name!r} can be used: {missed}")
-    return Route(relays, rule.name)
+    """The route of what the rule matches; weights are left aside."""
+    copies = (rule.copy_to,) if rule.copy_to else ()
+    match rule.action:
+        case Action.RELAY:
+            relays = tuple(relay for relay in rule.relays if relay in usable)
+            if relays:
+                return Route(relays, rule.name, copies=copies)
+            missed = ", ".join(rule.relays)
+            reason = f"no relay of the rule {rule.name!r} can be used: {missed}"
+            return Route((), rule.name, reason, Action.HOLD, copies)
+        case Action.REFUSE:
+            return Route((), rule.name, f"the rule {rule.name!r} refuses it", rule.action, reply=rule.reply)
+        case Action.HOLD | Action.DISCARD:
+            return Route((), rule.name, f"the rule {rule.name!r} {rule.action}s it", rule.action, copies)
 
 
 class Router:
@@ -115,16 +152,35 @@ class Router:
         self._usable = usable
         self._default = default_route(default_relay, usable)
         self._default_alone: Routes = ((self._default, (0,)),)
-        cases = sorted(
-            case for place, rule in enumerate(rules) if rule.enabled for case in _cases(place, rule)
-        )
+        enabled = [(place, rule) for place, rule in enumerate(rules) if rule.enabled]
+        cases = sorted(case for place, rule in enabled for case in _cases(place, rule))
         routes = [route_of_rule(rule, usable) for rule in rules]
-        self._routes = [routes[place] for *_, place in cases]
-        self._senders = _Index()
-        self._recipients = _Index()
-        for number, (_, recipient, sender, place) in enumerate(cases):
-            self._recipients.add(_of_width(rules[place].recipient, recipient), 1 << number)
-            self._senders.add(_of_width(rules[place].sender, sender), 1 << number)
+        draws = [_draw(rule, route) for rule, route in zip(rules, routes, strict=True)]
+        self._routes: list[Route] = [self._default, *(routes[place] for *_, place in cases)]
+        """The one that no case decides, then those of the cases: by the length in bits of the first one."""
+        self._draws: dict[int, _Draw] = {
+            number: draw for number, (*_, place) in enumerate(cases, 1) if (draw := draws[place]) is not None
+        }
+        self._senders = AddressIndex()
+        self._recipients = AddressIndex()
+        asked = {type(condition) for _, rule in enabled for condition in rule.conditions}
+        kinds = {kind: ConditionIndex(kind) for kind in KINDS if kind in asked}
+        self._kinds = tuple(kinds.values())
+        self._known_at_rcpt = 0
+        """Cases that do not depend on the content."""
+        for number, (_, recipient, sender, _, place) in enumerate(cases):
+            rule, bit = rules[place], 1 << number
+            self._recipients.add(_of_width(rule.recipient, recipient), bit)
+            self._senders.add(_of_width(rule.sender, sender), bit)
+            of_kind = {type(condition): condition for condition in rule.conditions}
+            assert len(of_kind) == len(rule.conditions), f"{rule.name}: two conditions of a kind"
+            for kind, index in kinds.items():
+                index.add(of_kind.get(kind), bit)
+            of_content = any(condition.of_content for condition in rule.conditions)
+            assert not (of_content and rule.action is Action.REFUSE), f"{rule.name}: refuses by content"
+            self._known_at_rcpt |= 0 if of_content else bit
+        self._conditions = bool(cases)
+        self._refuses = any(route.action is Action.REFUSE for route in self._routes)
 
     @property
     def default(self) -> Route:
@@ -132,63 +188,132 @@ class Router:
 
     @cached_property
     def released(self) -> Router:
-        """The same rules without those that hold: where mail goes that a person has released.
+        """Where mail goes that a person has released: the same rules without those that keep it from relays.
 
         It still holds what no relay can be used for.
         """
-        letting_go = [rule for rule in self._rules if not rule.hold]
+        letting_go = [rule for rule in self._rules if rule.action is Action.RELAY]
         return Router(letting_go, self._default_relay, self._usable)
+
+    @cached_property
+    def header_names(self) -> frozenset[str]:
+        """The header fields, in small letters, that rules ask for: `Summary.headers` must have them."""
+        return frozenset(
+            name for rule in self._rules if rule.enabled for name in field_names(rule.conditions)
+        )
 
     def unusable(self) -> list[Route]:
         """Routes of rules that hold because none of their relays can be used."""
-        held = {route.rule: route for route in self._routes if route.held}
-        return [held[rule.name] for rule in self._rules if rule.name in held and not rule.hold]
+        held = {route.rule: route for route in self._routes[1:] if route.held}
+        return [held[rule.name] for rule in self._rules if rule.name in held and rule.action is Action.RELAY]
 
-    def route(self, sender: str, recipient: str) -> Route:
+    def route(self, sender: str, recipient: str, facts: Facts = BLANK) -> Route:
         """Addresses as they stand in the envelope; the null reverse-path is empty."""
-        return self._first(self._senders.cases(sender) & self._recipients.cases(recipient))
+        cases = self._senders.cases(sender) & self._recipients.cases(recipient)
+        return self._first(self._satisfied(cases, facts), facts.id)
 
-    def routes(self, envelope: Envelope) -> Routes:
-        """Every recipient once. Those whose relays are the same go together, whichever rules said so;
-        the route then names the rule of the first of them."""
-        recipients = envelope.recipients
-        open_cases = self._senders.cases(envelope.reverse_path) if self._routes else 0
+    def routes(self, message: Message, now_ms: int) -> Routes:
+        """Every recipient once. Those with whom the same is done go together, whichever rules said so;
+        the route then names the rule of the first of them. `now_ms` by the wall clock."""
+        recipients = message.envelope.recipients
+        open_cases = 0
+        if self._conditions:
+            open_cases = self._senders.cases(message.envelope.reverse_path)
+            if open_cases and self._kinds:
+                open_cases = self._satisfied(open_cases, facts_of(message, now_ms))
         if not open_cases:
             if len(recipients) == 1:
                 return self._default_alone
             return ((self._default, tuple(range(len(recipients)))),)
-        together: dict[tuple[tuple[str, ...], str | None], tuple[Route, list[int]]] = {}
-        cases = self._recipients.cases
+        cases, message_id = self._recipients.cases, message.id
+        if len(recipients) == 1:
+            return ((self._first(open_cases & cases(recipients[0].address), message_id), (0,)),)
+        routes, draws = self._routes, self._draws
+        together: dict[tuple[object, ...], tuple[Route, list[int]]] = {}
+        by_case: dict[int, list[int]] = {}
         for index, recipient in enumerate(recipients):
-            route = self._first(open_cases & cases(recipient.address))
-            group = together.setdefault((route.relays, route.hold_reason), (route, []))
-            group[1].append(index)
-        return tuple((route, tuple(indexes)) for route, indexes in together.values())
+            matching = open_cases & cases(recipient.address)
+            number = (matching & -matching).bit_length()
+            indexes = by_case.get(number)
+            if indexes is None:
+                route = draws[number].route(message_id) if number in draws else routes[number]
+                # A hold's reason says what is done, too.
+                doing = route.relays, route.hold_reason, route.copies
+                by_case[number] = indexes = together.setdefault(doing, (route, []))[1]
+            indexes.append(index)
+        return tuple((route, tuple(found)) for route, found in together.values())
 
-    def explain(self, sender: str, recipient: str) -> tuple[Considered, ...]:
-        """Every rule in the order in which it counts for this pair; the first that matched decides."""
+    def refusal(self, sender: str, recipient: str, origin: Origin, now_ms: int) -> Route | None:
+        """At RCPT: the route of the rule that refuses this recipient, None where it may be taken."""
+        if not self._refuses:
+            return None
+        cases = self._senders.cases(sender) & self._recipients.cases(recipient) & self._known_at_rcpt
+        if cases and self._kinds:
+            cases = self._satisfied(cases, BLANK._replace(origin=origin, now_ms=now_ms))
+        route = self._first(cases, BLANK.id)
+        return route if route.action is Action.REFUSE else None
+
+    def explain(self, sender: str, recipient: str, facts: Facts = BLANK) -> tuple[Considered, ...]:
+        """Every rule in the order in which it counts for this message; the first that matched decides."""
         considered = []
         for place, rule in enumerate(self._rules):
-            widths, why = _judge(rule, sender, recipient)
+            widths, why = _judge(rule, sender, recipient, facts)
             matched = rule.enabled and widths is not None
-            cases = sorted(_cases(place, rule))
-            order = _case(place, rule, *widths) if widths is not None else cases[0]
+            order = _case(place, rule, *widths) if widths is not None else min(_cases(place, rule))
             considered.append((order, Considered(rule, matched, why if rule.enabled else f"disabled; {why}")))
         return tuple(each for _, each in sorted(considered, key=lambda pair: pair[0]))
 
-    def _first(self, cases: int) -> Route:
+    def _satisfied(self, cases: int, facts: Facts) -> int:
+        """Of a set of cases, those whose other conditions hold."""
+        for kind in self._kinds:
+            cases &= kind.cases(facts)
+        return cases
+
+    def _first(self, cases: int, message_id: MessageId) -> Route:
         """The route of the first case of a set."""
-        return self._routes[(cases & -cases).bit_length() - 1] if cases else self._default
+        number = (cases & -cases).bit_length()
+        draw = self._draws.get(number)
+        return self._routes[number] if draw is None else draw.route(message_id)
+
+
+# ---------------------------------------------------------------- weights
+
+
+class _Draw:
+    """The routes of a rule with weights: one for each relay that may be the first."""
+
+    def __init__(self, routes: Sequence[Route], weights: Sequence[int]) -> None:
+        self._routes = routes
+        self._ends = list(accumulate(weights))
+
+    def route(self, message_id: MessageId) -> Route:
+        """The same for the same id, and for many ids in proportion to the weights."""
+        point = int.from_bytes(blake2b(message_id, digest_size=8).digest(), "big") % self._ends[-1]
+        return self._routes[bisect_right(self._ends, point)]
+
+
+def _draw(rule: Rule, route: Route) -> _Draw | None:
+    """None where there is nothing to be drawn: the order of the rule stands."""
+    weight_of = dict(zip(rule.relays, rule.weights, strict=True)) if rule.weights else {}
+    weights = [weight_of.get(relay, 0) for relay in route.relays]
+    if not any(weights):
+        return None
+    routes = [
+        msgspec.structs.replace(route, relays=(first, *(relay for relay in route.relays if relay != first)))
+        for first in route.relays
+    ]
+    return _Draw(routes, weights)
 
 
 # ---------------------------------------------------------------- cases
 
-_Case = tuple[int, Specificity, Specificity, int]
-"""Priority, negated widths of recipient and sender, place of the rule: sorted, they are in order."""
+_Case = tuple[int, Specificity, Specificity, int, int]
+"""Priority, negated widths of recipient and sender, negated number of other conditions, place of the rule:
+sorted, they are in order."""
 
 
 def _case(place: int, rule: Rule, recipient: Specificity, sender: Specificity) -> _Case:
-    return rule.priority, _negated(recipient), _negated(sender), place
+    return rule.priority, _negated(recipient), _negated(sender), -len(rule.conditions), place
 
 
 def _cases(place: int, rule: Rule) -> set[_Case]:
@@ -212,7 +337,9 @@ def _negated(width: Specificity) -> Specificity:
     return -width[0], -width[1], -width[2]
 
 
-def _judge(rule: Rule, sender: str, recipient: str) -> tuple[tuple[Specificity, Specificity] | None, str]:
+def _judge(
+    rule: Rule, sender: str, recipient: str, facts: Facts
+) -> tuple[tuple[Specificity, Specificity] | None, str]:
     """The widths of recipient and sender by which it matches, None where it does not; and why, in words."""
     widths: list[Specificity] = []
     words: list[str] = []
@@ -228,102 +355,8 @@ def _judge(rule: Rule, sender: str, recipient: str) -> tuple[tuple[Specificity, 
         elif patterns:
             failed.append(f"{what} matches none of {', '.join(p.written for p in patterns)}")
         widths.append(best.specificity if best is not None else UNCONDITIONAL)
+    for condition in rule.conditions:
+        (words if condition.holds(facts) else failed).append(condition.why(facts))
     if failed:
         return None, "; ".join(failed)
     return (widths[0], widths[1]), "; ".join(words) or "has no conditions"
-
-
-# ---------------------------------------------------------------- the index
-
-
-class _Found:
-    """What is said of the addresses of a domain: sets of cases."""
-
-    __slots__ = ("any", "globs", "ones")
-
-    def __init__(self) -> None:
-        self.any = 0
-        self.ones: dict[str, int] = {}
-        """By local part."""
-        self.globs: dict[str, tuple[re.Pattern[str], int]] = {}
-        """By the glob of the local part."""
-
-    def add(self, pattern: Pattern, cases: int) -> None:
-        match pattern.aim:
-            case Aim.ANY:
-                self.any |= cases
-            case Aim.ONE:
-                self.ones[pattern.local_part] = self.ones.get(pattern.local_part, 0) | cases
-            case Aim.GLOB:
-                compiled, others = self.globs.get(pattern.local_part) or (glob(pattern.local_part), 0)
-                self.globs[pattern.local_part] = compiled, others | cases
-
-
-class _Domain(NamedTuple):
-    """All of it together, for one domain that was met."""
-
-    any: int
-    ones: tuple[dict[str, int], ...]
-    globs: tuple[tuple[re.Pattern[str], int], ...]
-
-
-class _Index:
-    """From an address to the set of cases whose patterns, all of one side, match it."""
-
-    def __init__(self) -> None:
-        self._everybody = 0
-        self._conditions = False
-        self._by_reach: dict[Reach, dict[str, _Found]] = {reach: {} for reach in Reach}
-        self._globs: list[tuple[re.Pattern[str], _Found]] = []
-        self._domain = lru_cache(DOMAINS_REMEMBERED)(self._look_up)
-
-    def add(self, patterns: Sequence[Pattern] | None, cases: int) -> None:
-        """None: every address matches. Before the first question."""
-        if patterns is None:
-            self._everybody |= cases
-            return
-        self._conditions = True
-        for pattern in patterns:
-            by_domain = self._by_reach[pattern.reach]
-            found = by_domain.get(pattern.domain)
-            if found is None:
-                found = by_domain[pattern.domain] = _Found()
-                if pattern.reach is Reach.GLOB:
-                    self._globs.append((glob(pattern.domain), found))
-            found.add(pattern, cases)
-
-    def cases(self, address: str) -> int:
-        if not self._conditions:
-            return self._everybody
-        local_part, domain = split_address(address)
-        matching, ones, globs = self._domain(domain)
-        if ones or globs:
-            local_part = plain_local_part(local_part)
-            for by_local_part in ones:
-                matching |= by_local_part.get(local_part, 0)
-            for pattern, cases in globs:
-                if pattern.fullmatch(local_part):
-                    matching |= cases
-        return matching
-
-    def _look_up(self, domain: str) -> _Domain:
-        found = list(self._at(plain_domain(domain)))
-        matching = self._everybody
-        for each in found:
-            matching |= each.any
-        return _Domain(
-            matching,
-            tuple(each.ones for each in found if each.ones),
-            tuple(each_glob for each in found for each_glob in each.globs.values()),
-        )
-
-    def _at(self, domain: str) -> Iterator[_Found]:
-        yield from self._by_reach[Reach.ANY].values()
-        if one := self._by_reach[Reach.ONE].get(domain):
-            yield one
-        dot = domain.find(".", 1)
-        while dot >= 0:
-            if below := self._by_reach[Reach.BELOW].get(domain[dot + 1 :]):
-                yield below
-            dot = domain.find(".", dot + 1)
-        yield from (found for pattern, found in self._globs if pattern.fullmatch(domain))

@@ -14,7 +14,8 @@ Traps:
 
 - "250" to anything but the end of data has delivered nothing; and no reply *after* the end of data
   is neither success nor failure (RFC 1047). Nothing here may turn the second into a deferral.
-- Refused credentials say nothing about the mail: it is kept, and the attempt is not counted.
+- Refused credentials, and a host that offers no way to use them, say nothing about the mail: it is kept, and
+  the attempt is not counted.
 - A provider's HTTP status is not an SMTP code: a codec translates (500 is a 451, 401 is a 535)
   before it reports. Only 429 has no SMTP twin and is understood here.
 - Content of ours that is out of reach is tried later. What is lost, only a person can bring back: the mail is
@@ -194,6 +195,9 @@ REPLY_ROWS: tuple[Row[Reply], ...] = (
 FAULT_ROWS: tuple[Row[Fault], ...] = (
     Row(_END, "no reply",                                  lambda _: True,                  _LOSE,   _SESSION, True,  "no reply came after the end of data", "RFC 1047, RFC 5321 §4.5.3.2.6"),
     Row(_ALL, "message needs what the host lacks",         _kind(FaultKind.UNSUITED),       _BOUNCE, _MESSAGE, True,  "the relay cannot take this message",  "RFC 6152 §3, RFC 6531 §3.2, RFC 1870 §6"),
+    Row(_ALL, "null MX",                                   _kind(FaultKind.NULL_MX),        _BOUNCE, _MESSAGE, True,  "nobody takes mail there",           "RFC 7505 §3"),
+    Row(_OPENING, "no usable way to authenticate",         _kind(FaultKind.AUTHENTICATION), _DEFER,  _RELAY,   False, "the relay cannot be given our credentials", "RFC 4954 §4, §6"),
+    Row(_AUTH, "no credentials to be had now",             _kind(FaultKind.CREDENTIALS_ABSENT), _DEFER, _RELAY,   False, "the relay cannot be given our credentials", "-"),
     Row(_ALL, "content unreadable",                        _kind(FaultKind.CONTENT_UNREADABLE), _DEFER, _MESSAGE, False, "our own copy of the content could not be read", "-"),
     Row(_ALL, "content lost",                              _kind(FaultKind.CONTENT_LOST),   _SET_ASIDE, _MESSAGE, False, "our own copy of the content is gone or not whole", "-"),
     Row(_ALL, "name not resolved, refused, unreachable, timed out, connection lost, TLS failed, protocol violated", lambda _: True, _DEFER, _RELAY, True, "the relay could not be used", "RFC 5321 §4.5.4.1"),
@@ -254,14 +258,16 @@ def _judge_fault(stage: Stage, fault: Fault) -> Outcome:
             if fault.detail:
                 reason = f"{reason}: {fault.detail}"
             if row.move is Move.BOUNCE:
-                reason = f"{_unsuited_status(fault.detail)} {reason}"
+                reason = f"{_status(fault)} {reason}"
             return Outcome(row.move, row.scope, None, reason[:REASON_CHARS_MAX], None, row.burns_attempt)
     raise AssertionError(f"no verdict for {fault.kind} at {stage.value}")
 
 
-def _unsuited_status(detail: str) -> str:
-    """The status that the host would have sent had we asked: RFC 6531 section 3.5, RFC 3463 sections 3.4, 3.7."""
-    wanted = detail.upper()
+def _status(fault: Fault) -> str:
+    """What the host would have sent had we asked: RFC 6531 section 3.5, RFC 3463 sections 3.4, 3.7, RFC 7505."""
+    if fault.kind is FaultKind.NULL_MX:
+        return "5.1.10"
+    wanted = fault.detail.upper()
     if "SMTPUTF8" in wanted:
         return "5.6.7"
     if "8BITMIME" in wanted or "BINARYMIME" in wanted:
@@ -282,12 +288,11 @@ def is_throttle(outcome: Outcome) -> bool:
 
 
 def is_authentication_failure(outcome: Outcome) -> bool:
-    """Whether the relay refused our credentials: its breaker opens at once."""
+    """Whether the relay refused our credentials, or cannot be given any: its breaker opens at once."""
     return (
         not outcome.burns_attempt
         and outcome.scope is Scope.RELAY
-        and outcome.reply is not None
-        and outcome.reply.permanent
+        and (outcome.reply is None or outcome.reply.permanent)
     )
 
 

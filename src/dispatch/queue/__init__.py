@@ -16,8 +16,9 @@ No change reaches `parked.db` before the ledger records that explain it are dura
 the ledger is always right: ledger beats parked, parked beats log (`recovery`).
 
 - `work`       one transaction to be, and the message it belongs to
-- `lane`       one relay with its breaker, its window and what stands ready for it
+- `lane`       one relay with its breaker, its window and what stands ready for it; `pace` its rates, flushes
 - `scheduler`  takes up, starts, hears what came of it: the loop in the middle
+- `failover`   which relay of its route a delivery goes to; `relief` moves what waits for one that rests
 - `settle`     outcomes become records, and deliveries that stay; `moves` says what a record does to one
 - `custody`    every step by which a delivery changes its owner
 - `book`       the ledger as it is written here

@@ -23,10 +23,11 @@ from dispatch.mail.ids import MessageId
 from dispatch.mail.message import ContentFile, Message
 from dispatch.ports import Clock, Lsn
 from dispatch.queue.book import Book
+from dispatch.queue.moves import after_move, needs_content
 from dispatch.queue.parking import RETRY_S, Parking
 from dispatch.queue.settle import Decision
 from dispatch.queue.work import LogOwned, Work
-from dispatch.spool.records import Live, Parked, Placed
+from dispatch.spool.records import Live, Moved, Parked, Placed
 from dispatch.store.parked import Change, Park, ParkedDelivery, Settle, Update
 
 
@@ -86,6 +87,18 @@ class Custody:
         if gone:
             owner.decided.update(gone)
             self._book.once_durable(partial(self._let_go, owner, gone))
+
+    def turn_away(self, work: Work, moved: Moved) -> None:
+        """A rule ends what the log owns before it was tried."""
+        owner = work.owner
+        assert owner is not None, "a rule ends what was just taken up"
+        self._book.write(moved)
+        if needs_content(moved.state):
+            owner.history += (moved,)
+            self._move_to_store(work, owner, tuple(after_move(row, moved) for row in work.deliveries))
+        else:
+            owner.decided.update(work.indexes)
+            self._book.once_durable(partial(self._let_go, owner, work.indexes))
 
     def park(self, work: Work) -> None:
         """The store takes a work over that the log owns."""

@@ -90,13 +90,14 @@ class Housekeeping:
         self._watch_clock()
         now_s = self._clock.monotonic()
         for lane in self._lanes:
-            if lane.ready and lane.blocked(now_s):
-                self._scheduler.unload(lane)
+            if lane.ready and lane.shut(now_s):
+                self._scheduler.relieve(lane)
             self._scheduler.pump(lane)
         self._scheduler.wake()
         if self._ticks % CHECKPOINT_EVERY_TICKS == 0:
             self.write_checkpoint()
             self._sweep()
+            self._scheduler.relief.switched_off()
         if self._ticks % RETENTION_EVERY_TICKS == 0:
             self._end_retention()
 

@@ -18,7 +18,7 @@ def after_result(delivery: ParkedDelivery, result: Result, at_ms: int) -> Parked
     return ParkedDelivery(
         index=delivery.index,
         state=result.state,
-        relay=delivery.relay,
+        relay=delivery.relay if result.relay is None else result.relay,
         due_ms=at_ms if result.due_ms is None else result.due_ms,
         attempts=result.attempts,
         family=delivery.family,

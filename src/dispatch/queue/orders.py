@@ -6,6 +6,11 @@ delivery that was taken up and is not under way. What is under way finishes; the
 
 Each move is a ledger record before it is a changed row, like everything that happens to mail.
 
+Bounced, a delivery ends as failed: its sender is told, and its content is kept for its retention. Rerouted,
+it waits for the relay that was named, due now; failed, it begins again there. What may have been delivered
+already goes to another relay only where the order says so: there it would be a duplicate. And what is held
+stays held, unless the order is for what is held.
+
 Traps: what was under way when the order began may end while it is carried out; its row may then still show
 how it was before. So it is left alone to the end. And what is frozen thaws only when the changes stand in the
 parked store's line, however the order ends: a claim must not come before them.
@@ -22,24 +27,32 @@ import msgspec
 from dispatch.mail.delivery import MOVES, DeliveryState, Move
 from dispatch.mail.ids import MessageId
 from dispatch.mail.message import Message
+from dispatch.queue import pauses
 from dispatch.queue.moves import after_move, needs_content
 from dispatch.queue.requests import (
     Answer,
     AskLanes,
+    AskParked,
     Done,
     Flush,
     Lanes,
     LaneStatus,
     ListQueue,
     Order,
+    Pause,
+    Pauses,
     QueuedDelivery,
     QueuePage,
+    Refused,
     Request,
+    Resume,
     ShowMessage,
     Shown,
+    TakeIn,
     Verb,
 )
 from dispatch.queue.scheduler import Scheduler, Seams
+from dispatch.queue.transfer import Transfer, is_arriving
 from dispatch.spool.records import Moved
 from dispatch.store.parked import (
     ParkedDelivery,
@@ -61,15 +74,23 @@ _MOVES: dict[Verb, tuple[Move, ...]] = {
     "hold": (Move.HOLD,),
     "release": (Move.RELEASE,),
     "cancel": (Move.CANCEL,),
+    "bounce": (Move.BOUNCE,),
+    "reroute": (Move.RETRY, Move.REOPEN),
 }
+_REASONS: dict[Verb, str] = {"bounce": "an operator returned it to its sender"}
+NOTHING = Done(0, 0, 0)
+_KEPT_BACK = frozenset({DeliveryState.HELD, DeliveryState.QUARANTINED})
 
 
 class Orders:
     """Carries out requests, one at a time."""
 
-    def __init__(self, scheduler: Scheduler, seams: Seams) -> None:
+    def __init__(self, scheduler: Scheduler, seams: Seams, paused: pauses.Pauses | None = None) -> None:
+        """`paused` has been told to the lanes; without it a pause lasts as long as this."""
         self._scheduler = scheduler
         self._s = seams
+        self._pauses = pauses.Pauses() if paused is None else paused
+        self._transfer = Transfer(scheduler, seams, self._ask, self._all_durable)
         self._turn = asyncio.Lock()
 
     async def handle(self, request: Request) -> Answer:
@@ -79,13 +100,36 @@ class Orders:
             case ShowMessage():
                 return await self._show(request)
             case Order():
-                return await self._order(_MOVES[request.verb], request.wanted)
+                if request.verb == "reroute" and request.relay not in self._scheduler.lanes:
+                    return self._no_such_relay(request.relay)
+                return await (self._count(request) if request.dry_run else self._order(request))
             case Flush():
                 for lane in self._scheduler.lanes.values():
                     lane.breaker.reset()
-                return await self._order((Move.RETRY,), QueueFilter(state=DeliveryState.WAITING))
+                done = await self._order(Order("retry", QueueFilter(state=DeliveryState.WAITING)))
+                self._scheduler.flush()
+                return done
+            case Pause():
+                if request.relay and request.relay not in self._scheduler.lanes:
+                    return self._no_such_relay(request.relay)
+                return await self._pause(request.relay, paused=True)
+            case Resume():
+                if request.relay and request.relay not in self._pauses.paused.relays:
+                    return Refused(f"{request.relay} is not paused")
+                return await self._pause(request.relay, paused=False)
+            case AskParked():
+                async with self._turn:
+                    return await self._transfer.page(request)
+            case TakeIn():
+                async with self._turn:
+                    return await self._transfer.take_in(request)
             case AskLanes():
-                return self._lanes()
+                return await self._lanes()
+
+    @property
+    def at_rest(self) -> bool:
+        """The queue is paused, and nothing of it is under way: only orders move anything."""
+        return self._pauses.paused.everything and not any(True for _ in self._scheduler.busy())
 
     async def _list(self, request: ListQueue) -> QueuePage:
         found, total = await self._ask(
@@ -107,7 +151,7 @@ class Orders:
             rows = [*self._in_memory(request.wanted), *rows]
         cut = len(rows) >= ROWS_MAX or len(found) == request.limit
         following = found[-1].message.id if found and cut else None
-        return QueuePage(tuple(rows), total, following)
+        return QueuePage(tuple(rows), total, following, self._pauses.paused.everything)
 
     async def _show(self, request: ShowMessage) -> Shown:
         parked = await self._ask(lambda store: store.get(request.id, content=request.content))
@@ -131,8 +175,10 @@ class Orders:
         file = message.content_file
         return Shown(message, tuple(rows), content, None if file is None else file.name)
 
-    async def _order(self, moves: tuple[Move, ...], wanted: QueueFilter) -> Done:
+    async def _order(self, order: Order) -> Done | Refused:
         async with self._turn:
+            if order.at_rest and not self.at_rest:
+                return Refused("the queue is not paused, or something is still under way")
             # A start that has not claimed its suspects yet does so, and writes it down, before this goes on.
             await self._all_durable()
             await self._ledger_durable()
@@ -141,48 +187,97 @@ class Orders:
                 self._scheduler.unload_all()
                 busy = {(work.message.id, index) for work in self._scheduler.busy() for index in work.indexes}
                 in_log = sum(
-                    wanted.matches(work.message, row)
+                    _meant(order, work.message, row)
                     for work in self._scheduler.busy()
                     if work.owner is not None
                     for row in work.deliveries
                 )
                 await self._all_durable()
-                done = await self._move_all(moves, wanted, busy)
+                done = await self._move_all(order, busy)
                 return msgspec.structs.replace(done, under_way=done.under_way + in_log)
             finally:
                 self._scheduler.thaw()
 
-    async def _move_all(
-        self, moves: tuple[Move, ...], wanted: QueueFilter, busy: set[tuple[MessageId, int]]
-    ) -> Done:
-        changed = unsuited = passed = 0
+    async def _count(self, order: Order) -> Done:
+        """What the order would do now; nothing is done, and nothing stands still for it."""
+        busy: set[tuple[MessageId, int]] = set()
+        done = NOTHING
+        for work, state in self._scheduler.works():
+            attempted = state is DeliveryState.ATTEMPTING
+            if attempted:
+                busy.update((work.message.id, index) for index in work.indexes)
+            if work.owner is not None:
+                rows = [row for row in work.deliveries if _meant(order, work.message, row)]
+                done = self._sorted(order, work.message, () if attempted else rows, done)[1]
+                under_way = done.under_way + (len(rows) if attempted else 0)
+                done = msgspec.structs.replace(done, under_way=under_way)
+        return await self._move_all(order, busy, done)
+
+    async def _move_all(self, order: Order, busy: set[tuple[MessageId, int]], done: Done = NOTHING) -> Done:
+        """Page by page, beginning to count at `done`."""
         after: MessageId | None = None
         while True:
-            page = await self._page(wanted, after)
+            page, after = await self._page(order, after)
             for parked in page:
                 rows = [row for row in parked.deliveries if (parked.message.id, row.index) not in busy]
-                passed += len(parked.deliveries) - len(rows)
-                moved = [(row, self._move(parked.message, row, moves)) for row in rows]
-                unsuited += sum(record is None for _, record in moved)
-                done = [(row, record) for row, record in moved if record is not None]
-                changed += len(done)
-                self._apply(parked.message.id, done)
+                under_way = done.under_way + len(parked.deliveries) - len(rows)
+                moved, done = self._sorted(order, parked.message, rows, done)
+                done = msgspec.structs.replace(done, under_way=under_way)
+                if not order.dry_run:
+                    self._apply(parked.message.id, moved)
             await self._all_durable()
-            if len(page) < PAGE:
-                return Done(changed, passed, unsuited)
-            after = page[-1].message.id
+            if after is None:
+                return done
 
-    async def _page(self, wanted: QueueFilter, after: MessageId | None) -> list[ParkedMessage]:
-        return await self._ask(lambda store: store.find(wanted, limit=PAGE, after=after))
+    def _sorted(
+        self, order: Order, message: Message, rows: Iterable[ParkedDelivery], done: Done
+    ) -> tuple[list[tuple[ParkedDelivery, Moved]], Done]:
+        """Those that the order moves, each with its record; and the count, with them all."""
+        moved: list[tuple[ParkedDelivery, Moved]] = []
+        unsuited = uncertain = 0
+        for row in rows:
+            record = self._move(order, message, row)
+            if record is None:
+                unsuited += 1
+            elif row.uncertain and order.relay not in ("", row.relay) and not order.uncertain:
+                uncertain += 1
+            else:
+                moved.append((row, record))
+        return moved, Done(
+            done.changed + len(moved),
+            done.under_way,
+            done.unsuited + unsuited,
+            done.uncertain + uncertain,
+            done.messages + bool(moved),
+        )
 
-    def _move(self, message: Message, row: ParkedDelivery, moves: Iterable[Move]) -> Moved | None:
-        """The ledger record of the first of these moves that the delivery's state allows."""
+    async def _page(
+        self, order: Order, after: MessageId | None
+    ) -> tuple[list[ParkedMessage], MessageId | None]:
+        """Some of what the order is for and the parked store has; and behind which message to go on."""
+        if not order.ids:
+            page = await self._ask(lambda store: store.find(order.wanted, limit=PAGE, after=after))
+            return page, page[-1].message.id if len(page) == PAGE else None
+        ids = list(dict.fromkeys(order.ids))
+        first = 0 if after is None else ids.index(after) + 1
+        these = ids[first : first + PAGE]
+        filters = [_one(order.wanted, each) for each in these]
+        found = await self._ask(lambda store: _find_each(store, filters))
+        return found, these[-1] if first + PAGE < len(ids) else None
+
+    def _move(self, order: Order, message: Message, row: ParkedDelivery) -> Moved | None:
+        """The ledger record of the first of the order's moves that the delivery's state allows."""
+        if order.verb != "cancel" and is_arriving(row):
+            return None
+        moves = _MOVES[order.verb]
+        if order.verb == "reroute" and order.wanted.state in _KEPT_BACK:
+            moves = (Move.RELEASE,)
         for what in moves:
             state = MOVES[row.state].get(what)
             if state is None:
                 continue
-            relay = None
-            if state is DeliveryState.WAITING and row.relay not in self._scheduler.lanes:
+            relay = order.relay or None
+            if relay is None and state is DeliveryState.WAITING and row.relay not in self._scheduler.lanes:
                 # Released by a person, it is not held again by the rule that held it.
                 routes = self._s.route_released if what is Move.RELEASE else self._s.route
                 route = next((r for r, indexes in routes(message) if row.index in indexes), None)
@@ -194,7 +289,8 @@ class Orders:
                     return None
             now_ms = int(self._s.clock.wall() * 1000)
             due_ms = now_ms if state is DeliveryState.WAITING else None
-            return Moved(now_ms, message.id, (row.index,), what, state, "operator", row.reason, due_ms, relay)
+            reason = order.reason or _REASONS.get(order.verb, row.reason)
+            return Moved(now_ms, message.id, (row.index,), what, state, "operator", reason, due_ms, relay)
         return None
 
     def _apply(self, message_id: MessageId, done: list[tuple[ParkedDelivery, Moved]]) -> None:
@@ -247,14 +343,41 @@ class Orders:
         lane = self._scheduler.lanes.get(row.relay)
         if lane is None:
             return "its relay is switched off, or configured no more"
+        if lane.paused:
+            return "the queue is paused" if self._pauses.paused.everything else "its relay is paused"
         if lane.breaker.opens_until is not None:
             wait_s = max(0.0, lane.breaker.opens_until - self._s.clock.monotonic())
             return f"its relay failed too often and rests: one message tries it in {wait_s:.0f} s"
         if self._scheduler.trial is not None:
             return "delivery died; what it had in hand runs first, alone"
-        return "it waits for a free place at its relay"
+        why = None if lane.pace is None else lane.pace.why(self._s.clock.monotonic())
+        return why or "it waits for a free place at its relay"
 
-    def _lanes(self) -> Lanes:
+    def _no_such_relay(self, name: str) -> Refused:
+        names = ", ".join(sorted(self._scheduler.lanes)) or "none"
+        return Refused(f"{name!r} is no relay that is configured and switched on; these are: {names}")
+
+    async def _pause(self, relay: str, *, paused: bool) -> Pauses | Refused:
+        """What is under way finishes; what stands ready goes to the parked store."""
+        async with self._turn:
+            now = self._pauses.changed(relay, paused=paused)
+            if now != self._pauses.paused:
+                try:
+                    self._pauses.keep(now)
+                except OSError as error:
+                    return Refused(f"that could not be written down: {error}")
+                self._pauses.put(self._scheduler.lanes.values())
+                self._s.alarm("queue_paused" if paused else "queue_resumed", relay=relay or "all")
+                for lane in self._scheduler.lanes.values():
+                    if lane.paused:
+                        self._scheduler.relieve(lane)
+                self._scheduler.look_again()
+                await self._all_durable()
+        return Pauses(now.everything, now.relays, len(self._scheduler.under_way))
+
+    async def _lanes(self) -> Lanes:
+        names = list(self._scheduler.lanes)
+        counts, oldest = await self._ask(lambda store: (store.counts(), _oldest(store, names)))
         now_s = self._s.clock.monotonic()
         return Lanes(
             tuple(
@@ -265,11 +388,16 @@ class Orders:
                     lane.in_flight,
                     len(lane.ready),
                     lane.window.limit,
+                    lane.paused,
+                    counts.get((name, DeliveryState.WAITING), 0),
+                    sum(counts.get((name, state), 0) for state in _KEPT_BACK),
+                    oldest.get(name),
                 )
-                for lane in self._scheduler.lanes.values()
+                for name, lane in self._scheduler.lanes.items()
             ),
             max(0, self._s.mail.durable - self._scheduler.cursor),
             self._scheduler.uncertain,
+            self._pauses.paused.everything,
         )
 
     async def _all_durable(self) -> None:
@@ -292,6 +420,31 @@ class Orders:
             lambda fault: None if future.done() else future.set_exception(fault),
         )
         return await future
+
+
+def _one(wanted: QueueFilter, message_id: MessageId) -> QueueFilter:
+    """What is meant of one message; named by its id, also what has failed."""
+    return msgspec.structs.replace(wanted, id_prefix=message_id.hex())
+
+
+def _find_each(store: ParkedStore, filters: list[QueueFilter]) -> list[ParkedMessage]:
+    return [found for each in filters for found in store.find(each, limit=1, after=None)]
+
+
+def _meant(order: Order, message: Message, row: ParkedDelivery) -> bool:
+    """Whether the order is for a delivery that is in memory."""
+    if not order.ids:
+        return order.wanted.matches(message, row)
+    return message.id in order.ids and _one(order.wanted, message.id).matches(message, row)
+
+
+def _oldest(store: ParkedStore, relays: list[str]) -> dict[str, int]:
+    """When the oldest message that waits for each of these was accepted."""
+    found = {
+        relay: store.find(QueueFilter(relay=relay, state=DeliveryState.WAITING), limit=1, after=None)
+        for relay in relays
+    }
+    return {relay: page[0].message.accepted_ms for relay, page in found.items() if page}
 
 
 def _answer(future: asyncio.Future[T], answer: T) -> None:

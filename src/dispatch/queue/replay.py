@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import msgspec
-
 from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.ids import MessageId
 from dispatch.mail.message import Message
 from dispatch.observe import Reporter
 from dispatch.ports import LogReader, Lsn
 from dispatch.queue.moves import after_move, after_result, needs_content
+from dispatch.queue.work import at_relay
 from dispatch.spool.faults import CorruptError
 from dispatch.spool.records import (
+    NOT_IN_LOG,
     Accepted,
     Attempted,
     Checkpoint,
@@ -135,6 +135,9 @@ class Replay:
             case Checkpoint():
                 self.checkpoints.add(lsn)
                 self._begin(record)
+            case Accepted() if record.mail_lsn == NOT_IN_LOG:
+                # It was parked before this was written.
+                pass
             case Accepted():
                 recipients = len(record.message.envelope.recipients)
                 self.live[record.message.id] = Tracked(record.mail_lsn, set(), recipients=recipients)
@@ -206,10 +209,6 @@ def _take_out(of: dict[MessageId, set[int]], message_id: MessageId, indexes: tup
         left.difference_update(indexes)
         if not left:
             del of[message_id]
-
-
-def at_relay(row: ParkedDelivery, relay: str) -> ParkedDelivery:
-    return row if row.relay == relay else msgspec.structs.replace(row, relay=relay)
 
 
 def follow_record(rows: dict[int, ParkedDelivery], record: Attempted | Moved) -> dict[int, ParkedDelivery]:

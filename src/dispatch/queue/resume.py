@@ -20,11 +20,11 @@ from dispatch.mail.message import ContentFile
 from dispatch.queue.in_hand import Suspect
 from dispatch.queue.moves import after_move
 from dispatch.queue.recovery import Recovered
-from dispatch.queue.replay import Standing, at_relay, follow_record
+from dispatch.queue.replay import Standing, follow_record
 from dispatch.queue.scheduler import Scheduler, Seams
 from dispatch.queue.settle import settle_by_policy
 from dispatch.queue.trial import Trial
-from dispatch.queue.work import LogOwned, Work, by_relay, fresh_deliveries, parked_work
+from dispatch.queue.work import LogOwned, Work, at_relay, by_relay, fresh_deliveries, parked_work
 from dispatch.spool.records import Moved
 from dispatch.store.parked import ParkedDelivery, ParkedMessage, ParkedStore, Update
 
@@ -79,6 +79,7 @@ class Resumption:
         # Whether the parked store needs the content file, too, is not known here: it will be asked.
         owner = self._scheduler.custody.own(standing.lsn, message, standing.gone, shared_file=True)
         owner.history = standing.history
+        content = message.content_file or standing.content
         rows: dict[int, ParkedDelivery] = {}
         for route, indexes in self._s.route(message):
             relay = "" if route.held else route.relays[0]
@@ -91,10 +92,11 @@ class Resumption:
             doubtful = {index for index, row in found.items() if row.relay} if self._power else set()
             moves = self._mend(message.id, found, sent.keys(), doubtful)
             owner.history += moves
-            for index, row in found.items():
-                held = row.state is _WAITING and not row.relay
-                rows[index] = _held(row, route.hold_reason) if held else row
-        self._place(owner, rows, message.content_file or standing.content)
+            kept = tuple(row for row in found.values() if row.state is _WAITING and not row.relay)
+            if kept:
+                self._scheduler.keep_from_relays(route, Work(message, kept, content, owner))
+            rows.update((index, row) for index, row in found.items() if row not in kept)
+        self._place(owner, rows, content)
 
     def _place(self, owner: LogOwned, rows: dict[int, ParkedDelivery], content: bytes | ContentFile) -> None:
         """What is due stands in line, a suspect goes on trial, the rest goes to the parked store."""
@@ -275,7 +277,3 @@ class Resumption:
             return False
         scheduler.start(lane, work, now_s, int(self._s.clock.wall() * 1000))
         return True
-
-
-def _held(row: ParkedDelivery, reason: str | None) -> ParkedDelivery:
-    return msgspec.structs.replace(row, state=DeliveryState.HELD, reason=reason or row.reason)

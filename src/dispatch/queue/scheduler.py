@@ -24,28 +24,32 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from dispatch.mail.delivery import DeliveryState
+from dispatch.mail.delivery import DeliveryState, Move, move
 from dispatch.mail.ids import spool_form
 from dispatch.mail.message import ContentFile, Message
 from dispatch.mail.outcome import Outcome, Scope
-from dispatch.mail.report import Fault, FaultKind, Report, Stage
-from dispatch.mime.handover import for_relay
+from dispatch.mail.report import Fault, Report, Stage
+from dispatch.mime.departure import Departure
 from dispatch.observe import Reporter
 from dispatch.policy.breaker import BreakerState
-from dispatch.policy.routing import Route
+from dispatch.policy.routing import DEFAULT_RULE, Action, Route, Routes
 from dispatch.policy.schedule import RetryPlan, clamp
 from dispatch.policy.verdict import judge
 from dispatch.ports import Chance, Clock, Entry, Leave, LogReader, Lsn, Transaction
 from dispatch.queue.book import Book
 from dispatch.queue.custody import Custody
+from dispatch.queue.failover import Failover
 from dispatch.queue.in_hand import InHand
 from dispatch.queue.lane import Lane
+from dispatch.queue.large_content import Content, unfit_to_leave
+from dispatch.queue.pace import Pace
 from dispatch.queue.parking import Due, Parking
-from dispatch.queue.settle import decide
+from dispatch.queue.relief import Relief
+from dispatch.queue.settle import NOWHERE, decide
 from dispatch.queue.trial import Trial
-from dispatch.queue.work import Work, fresh_deliveries, parked_work
+from dispatch.queue.work import Work, doubted, fresh_deliveries, parked_work
 from dispatch.spool.faults import CorruptError
-from dispatch.spool.records import Accepted, Claimed, Placed, Sending, UnreadableRecord, decode_mail
+from dispatch.spool.records import Accepted, Claimed, Moved, Placed, Sending, UnreadableRecord, decode_mail
 from dispatch.store.parked import ParkedDelivery
 
 READ_BYTES = 256 << 10
@@ -56,6 +60,8 @@ UNREADABLE_MAX = 1000
 """So many records that this version cannot read, and it takes nothing more up: a person must look."""
 CLAIM_MAX = 1000
 """Messages claimed at a time: half a line, which lasts longer than a sync of the ledger takes."""
+SIGNED_BYTES_MAX = 64 << 10
+"""Up to here content is signed on the loop: a thread would hold Python for as long, and cost more."""
 
 
 class Seams(NamedTuple):
@@ -69,14 +75,14 @@ class Seams(NamedTuple):
     book: Book
     parking: Parking
     in_hand: InHand
-    route: Callable[[Message], tuple[tuple[Route, tuple[int, ...]], ...]]
+    route: Callable[[Message], Routes]
     """The routes of a message and the recipients that take each."""
-    route_released: Callable[[Message], tuple[tuple[Route, tuple[int, ...]], ...]]
+    route_released: Callable[[Message], Routes]
     """The same as if no rule held mail: for what a person released."""
     plan: RetryPlan
     """For deliveries whose relay is configured no more."""
-    measure: Callable[[ContentFile, Callable[[ContentFile | Fault], None]], None]
-    """Off the loop: the reference to a content file as it is handed over, without `Bcc` and our fields."""
+    prepare: Callable[[Departure, Content, int, Callable[[Content | Fault], None]], None]
+    """Off the loop: content, or the reference to its file, as it is handed over at a time in seconds."""
     remove_files: Callable[[list[ContentFile]], None]
     alarm: Reporter
 
@@ -97,6 +103,19 @@ class Scheduler:
             latest_due_ms=self.latest_due_ms,
             waiting=self._waiting,
             parked=self._room_made,
+        )
+        self.failover = Failover(seams.clock, seams.route, lanes)
+        self.relief = Relief(
+            seams.clock,
+            seams.book,
+            seams.parking,
+            self.custody,
+            self.failover,
+            lanes,
+            still=lambda: self.stopping or self.frozen or self.trial is not None,
+            place=self.place,
+            give_back=self.return_work,
+            waiting=self._waiting,
         )
         self.cursor = cursor
         """Everything below was taken up."""
@@ -168,16 +187,24 @@ class Scheduler:
             return
         power = self._lost_power(entry.lsn)
         unanswered = self._s.unanswered(entry.lsn)
-        self._s.book.write(Accepted(now_ms, message, entry.lsn, entry.next, unanswered, power))
+        routes = self._s.route(message)
+        rules: tuple[tuple[str, tuple[int, ...]], ...] = ()
+        if len(routes) > 1 or routes[0][0].rule != DEFAULT_RULE:
+            rules = tuple((route.rule, indexes) for route, indexes in routes if route.rule != DEFAULT_RULE)
+        self._s.book.write(Accepted(now_ms, message, entry.lsn, entry.next, unanswered, power, rules))
         owner = self.custody.own(entry.lsn, message)
         whole = message.content_file or content
         fresh: list[Work] = []
-        for route, indexes in self._s.route(message):
-            if route.held:
-                held = fresh_deliveries(message, indexes, "", DeliveryState.HELD, route.hold_reason or "")
-                self.custody.park(Work(message, held, whole, owner))
-            else:
-                fresh.append(Work(message, fresh_deliveries(message, indexes, route.relays[0]), whole, owner))
+        for route, indexes in routes:
+            if not route.relays:
+                self.keep_from_relays(
+                    route, Work(message, fresh_deliveries(message, indexes, ""), whole, owner)
+                )
+                continue
+            # What may have been tried stays with the relay at which that is most likely.
+            relay = route.relays[0] if power else self.failover.first(route.relays)
+            rows = fresh_deliveries(message, indexes, relay)
+            fresh.append(Work(message, doubted(rows) if power else rows, whole, owner))
         if power:
             # That it may have been tried must outlast a second power cut, before it is tried again.
             self._once_on_record(fresh, partial(self._place_recorded, fresh))
@@ -193,10 +220,30 @@ class Scheduler:
                 self.place(work)
         self.pump_all()
 
+    def keep_from_relays(self, route: Route, work: Work) -> None:
+        """A rule says that this, which was never tried, goes to no relay: it is held, or ends here.
+
+        What would have been refused at RCPT, had the rule been in force then, bounces with the words of that.
+        """
+        reason = route.hold_reason or ""
+        match route.action:
+            case Action.DISCARD:
+                what = Move.DISCARD
+            case Action.REFUSE:
+                what, reason = Move.BOUNCE, route.reply or reason
+            case _:
+                held = fresh_deliveries(work.message, work.indexes, "", DeliveryState.HELD, reason)
+                self.custody.park(Work(work.message, held, work.content, work.owner))
+                return
+        state = move(DeliveryState.WAITING, what)
+        by = f"rule {route.rule}"
+        moved = Moved(self._now_ms(), work.message.id, work.indexes, what, state, by, reason)
+        self.custody.turn_away(work, moved)
+
     def place(self, work: Work) -> None:
         """Into the line of its relay, or into the parked store when there is no room."""
         lane = self.lanes.get(work.relay)
-        if lane is None or lane.blocked(self._s.clock.monotonic()) or not lane.offer(work):
+        if lane is None or lane.shut(self._s.clock.monotonic()) or not lane.offer(work):
             self.custody.park(work)
 
     # ---------------------------------------------------------------- starting
@@ -212,14 +259,40 @@ class Scheduler:
         ):
             return
         now_s, now_ms = self._s.clock.monotonic(), self._now_ms()
+        if lane.pace is not None:
+            lane.pace.look(now_s)
         for _ in range(min(lane.slots(now_s), self._s.in_hand.room)):
-            work = lane.take()
+            work = lane.take(now_s)
             if work is None:
                 break
             work.slot = self._s.in_hand.note(work.message.id)
             self.start(lane, work, now_s, now_ms)
-        if lane.wants_more(now_s, now_ms):
+        if lane.wants_more(now_s, now_ms) or (
+            lane.wants_relief(now_s, now_ms) and self.failover.relieved(lane)
+        ):
             self._claim(lane)
+        if lane.pace is not None:
+            self._come_back(lane, lane.pace, now_s, now_ms)
+
+    def _come_back(self, lane: Lane, pace: Pace, now_s: float, now_ms: int) -> None:
+        """When something may start again."""
+        if lane.emptied(now_s, now_ms):
+            pace.over(now_s)
+
+        def pump() -> None:
+            lane.timer = None
+            self.pump(lane)
+
+        if lane.timer is None and (wait_s := pace.wait_s(now_s)):
+            lane.timer = self._s.clock.call_later(wait_s, pump)
+
+    def flush(self) -> None:
+        """A person says so: what waits for a flush waits no longer."""
+        for lane in list(self.lanes.values()):
+            if lane.pace is not None:
+                lane.pace.flush(self._s.clock.monotonic())
+                lane.backlog = True
+                self.pump(lane)
 
     def pump_all(self) -> None:
         for lane in list(self.lanes.values()):
@@ -232,31 +305,30 @@ class Scheduler:
         """Hand it to the relay; `_finished` follows, whatever happens."""
         work.started_s = now_s
         work.started_ms = now_ms
-        lane.began(work)
+        lane.began(work, now_s)
         lane.breaker.started(now_s)
         self.under_way[work] = None
-        content = work.content
-        if lane.rules.verbatim:
+        content, departure = work.content, lane.rules.departure
+        if departure.as_stored:
             self._hand_over(lane, work, content)
-        elif isinstance(content, bytes):
+        elif not isinstance(content, bytes) or (departure.signing and len(content) > SIGNED_BYTES_MAX):
+            self._s.prepare(departure, content, now_ms // 1000, partial(self._hand_over, lane, work))
+        else:
             try:
-                cleaned = for_relay(content, verbatim=False)
+                leaving = departure.content(content, now_ms // 1000)
             except Exception as error:
                 # Raised further, it would end the connection whose reply led here, and leave the work under
                 # way for ever.
-                fault = Fault(FaultKind.CONTENT_UNREADABLE, f"not to be handed over: {error!r}")
-                report = Report(Stage.CONNECT, (None,) * len(work.deliveries), fault)
-                self._s.clock.call_later(0, partial(self._finished, lane, work, report))
+                self._s.clock.call_later(0, partial(self._hand_over, lane, work, unfit_to_leave(error)))
                 return
-            self._hand_over(lane, work, cleaned)
-        else:
-            self._s.measure(content, partial(self._hand_over, lane, work))
+            self._hand_over(lane, work, leaving)
 
-    def _hand_over(self, lane: Lane, work: Work, content: bytes | ContentFile | Fault) -> None:
+    def _hand_over(self, lane: Lane, work: Work, content: Content | Fault) -> None:
         if isinstance(content, Fault):
             self._finished(lane, work, Report(Stage.CONNECT, (None,) * len(work.deliveries), content))
             return
-        transaction = Transaction(work.message, work.indexes, content, self._sending, work)
+        message = lane.rules.departure.message(work.message)
+        transaction = Transaction(message, work.indexes, content, self._sending, work)
         lane.relay.start(transaction, partial(self._done, lane, work))
 
     def _sending(self, transaction: Transaction, leave: Leave) -> None:
@@ -338,6 +410,9 @@ class Scheduler:
         """They may be tried, if the lane is still one that tries anything."""
         lane.claiming = False
         shut = self._shut(lane)
+        if shut and self.relief.possible(lane):
+            self.relief.pass_over(works, lane)
+            return
         for work in works:
             if shut or not lane.offer(work):
                 self.return_work(work)
@@ -349,7 +424,7 @@ class Scheduler:
             self.stopping
             or self._frozen > 0
             or not self._in_use(lane)
-            or lane.blocked(self._s.clock.monotonic())
+            or lane.shut(self._s.clock.monotonic())
         )
 
     # ---------------------------------------------------------------- finishing
@@ -367,7 +442,7 @@ class Scheduler:
         else:
             outcomes = judge(report, captured=lane.rules.captures)
             chance = self._s.chance.uniform()
-            self._learn(lane, work, outcomes, report, now_s, chance)
+            failed = self._learn(lane, work, outcomes, report, now_s, chance)
             decision = decide(
                 work,
                 report,
@@ -377,6 +452,7 @@ class Scheduler:
                 now_ms=now_ms,
                 took_ms=int((now_s - work.started_s) * 1000),
                 chance=chance,
+                onward=self.failover.after_failure(work, outcomes) if failed else NOWHERE,
             )
             self.uncertain += sum(len(moved.indexes) for moved in decision.moved)
             if report.fault is not None and (why := decision.set_aside) is not None:
@@ -402,12 +478,13 @@ class Scheduler:
         report: Report,
         now_s: float,
         chance: float,
-    ) -> None:
+    ) -> bool:
+        """Whether the relay as such has failed."""
         before = lane.breaker.state
-        lane.learn(outcomes, report, now_s, chance, large=work.large)
+        failed = lane.learn(outcomes, report, now_s, chance, large=work.large)
         after = lane.breaker.state
         if after is before:
-            return
+            return failed
         if after is BreakerState.OPEN:
             why = next((outcome.reason for outcome in outcomes if outcome.scope is Scope.RELAY), "")
             wait_s = (lane.breaker.opens_until or now_s) - now_s
@@ -415,6 +492,7 @@ class Scheduler:
         elif after is BreakerState.CLOSED:
             self._s.alarm("breaker_closed", relay=lane.rules.name)
             lane.backlog = True
+        return failed
 
     # ---------------------------------------------------------------- standing still, and what stands here
 
@@ -447,6 +525,13 @@ class Scheduler:
         """Nothing of the lane starts for a while: its line goes to the parked store."""
         while (work := lane.ready.pop()) is not None:
             self.return_work(work)
+
+    def relieve(self, lane: Lane) -> None:
+        """It rests: its line goes to other relays, or to the parked store."""
+        if self.relief.possible(lane):
+            self.relief.empty(lane)
+        else:
+            self.unload(lane)
 
     def unload_all(self) -> None:
         for lane in self.lanes.values():
@@ -488,7 +573,9 @@ class Scheduler:
         return max(clamp(now_ms << 1, now_ms, plan) for plan in plans)
 
     def _waiting(self, deliveries: tuple[ParkedDelivery, ...]) -> None:
-        """They wait in the store now: their lanes should know when to look."""
+        """They wait in the store now: their lanes should know when to look, and do if they are due."""
+        now_ms = self._now_ms()
+        due: dict[str, Lane] = {}
         for delivery in deliveries:
             lane = self.lanes.get(delivery.relay)
             if (
@@ -497,6 +584,10 @@ class Scheduler:
                 and (lane.next_due_ms is None or delivery.due_ms < lane.next_due_ms)
             ):
                 lane.next_due_ms = delivery.due_ms
+                if delivery.due_ms <= now_ms:
+                    due[lane.rules.name] = lane
+        for lane in due.values():
+            self.pump(lane)
 
     def _room_made(self) -> None:
         self.pump_all()

@@ -6,6 +6,7 @@ scheduler writes them and, when they are durable, acts on the rest.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -16,10 +17,13 @@ from dispatch.mail.outcome import Outcome
 from dispatch.mail.report import Report
 from dispatch.policy.schedule import RetryPlan, next_due
 from dispatch.policy.uncertain import UncertainPolicy, uncertain_move
+from dispatch.queue.failover import Onward
 from dispatch.queue.moves import after_move, after_result, needs_content
 from dispatch.queue.work import Work
 from dispatch.spool.records import Attempted, Moved, Result
 from dispatch.store.parked import ParkedDelivery
+
+NOWHERE: Mapping[int, Onward] = {}
 
 
 class Decision(NamedTuple):
@@ -50,14 +54,22 @@ def decide(
     now_ms: int,
     took_ms: int,
     chance: float,
+    onward: Mapping[int, Onward] = NOWHERE,
 ) -> Decision:
-    """One result for every recipient of the work, in the order of its deliveries."""
+    """One result for every recipient of the work, in the order of its deliveries.
+
+    `onward`: of those whose relay failed, and have another one, where they go (`Failover.after_failure`).
+    """
     results: list[Result] = []
     moved: list[Moved] = []
     gone: list[int] = []
     staying: list[ParkedDelivery] = []
     for delivery, outcome in zip(work.deliveries, outcomes, strict=True):
-        result = _result(delivery, outcome, plan, work.started_ms, now_ms, chance)
+        there = onward.get(delivery.index) if onward else None
+        if there is not None and there.at_once:
+            result = _goes_on(delivery, outcome, there.relay, now_ms)
+        else:
+            result = _result(delivery, outcome, plan, work.started_ms, now_ms, chance, there)
         _add(results, result)
         after = after_result(delivery, result, now_ms)
         if after.state is DeliveryState.UNCERTAIN:
@@ -77,6 +89,7 @@ def decide(
         took_ms,
         report.peer,
         report.tls,
+        report.dsn,
     )
     return Decision(attempted, tuple(moved), tuple(gone), tuple(staying))
 
@@ -109,15 +122,24 @@ def settle_by_policy(
 
 
 def _result(
-    delivery: ParkedDelivery, outcome: Outcome, plan: RetryPlan, begun_ms: int, now_ms: int, chance: float
+    delivery: ParkedDelivery,
+    outcome: Outcome,
+    plan: RetryPlan,
+    begun_ms: int,
+    now_ms: int,
+    chance: float,
+    there: Onward | None,
 ) -> Result:
     what = outcome.move
+    relay = None
     attempts = delivery.attempts + outcome.burns_attempt
     due_ms = None
     if what is Move.DEFER:
         due_ms = next_due(plan, attempts, delivery.since_ms, now_ms, chance, outcome.retry_after_s, begun_ms)
         if due_ms is None:
             what = Move.EXPIRE
+        elif there is not None and there.relay != delivery.relay:
+            relay = there.relay
     return Result(
         (delivery.index,),
         what,
@@ -127,6 +149,22 @@ def _result(
         outcome.reason,
         due_ms,
         attempts,
+        relay,
+    )
+
+
+def _goes_on(delivery: ParkedDelivery, outcome: Outcome, relay: str, now_ms: int) -> Result:
+    """Due at the next relay now. The round is not over: nothing counts yet, and nothing expires."""
+    return Result(
+        (delivery.index,),
+        Move.DEFER,
+        DeliveryState.WAITING,
+        outcome.scope,
+        outcome.reply,
+        outcome.reason,
+        now_ms,
+        delivery.attempts,
+        relay,
     )
 
 

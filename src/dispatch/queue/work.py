@@ -5,6 +5,8 @@ Bounded: only what stands ready or is under way is here. Everything else is in t
 
 from __future__ import annotations
 
+import msgspec
+
 from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.message import ContentFile, Message
 from dispatch.ports import Lsn
@@ -137,6 +139,15 @@ def fresh_deliveries(
         )
         for index in indexes
     )
+
+
+def at_relay(row: ParkedDelivery, relay: str) -> ParkedDelivery:
+    return row if row.relay == relay else msgspec.structs.replace(row, relay=relay)
+
+
+def doubted(rows: tuple[ParkedDelivery, ...]) -> tuple[ParkedDelivery, ...]:
+    """They may have been delivered already."""
+    return tuple([msgspec.structs.replace(row, uncertain=True) for row in rows])
 
 
 def by_relay(deliveries: tuple[ParkedDelivery, ...]) -> list[tuple[ParkedDelivery, ...]]:

@@ -9,9 +9,10 @@ Rules:
 - `max_concurrency` counts connections. `free` counts one more place for every connection whose host answers
   promptly: there the next envelope leaves with the current content, which is what makes a busy connection
   cost one round trip a message.
-- A connection is opened for a transaction that waits. If it fails and no other is open, the host is away:
-  all transactions beyond those that other attempts are under way for are reported. If others are open,
-  the host only wants no more of them: the transactions wait for those, and none is opened for `HOLD_S`.
+- A connection is opened for a transaction that waits, by a `smtp_dial.Dial`, which knows where. If that fails
+  and no other is open, the host is away: all transactions beyond those that other attempts are under way for
+  are reported. If others are open, the host only wants no more of them: the transactions wait for those, and
+  none is opened for `HOLD_S`.
 - A transaction under which a kept connection died, before the peer answered to any of it and before its end
   of data, is tried once more, on a fresh connection. Never one whose end of data had left.
 - What a host cannot do (PIPELINING that it offers) is remembered for the life of the relay.
@@ -23,16 +24,16 @@ Deliberately not here: retries, failover, rates, breakers (the queue), and what 
 from __future__ import annotations
 
 import asyncio
-import errno
-import socket
 from collections import deque
 from collections.abc import Callable
 
 from dispatch.mail.report import Fault, FaultKind, Report, Stage
-from dispatch.ports import Clock, Network, Timer, Transaction, Worker
+from dispatch.ports import Chance, Clock, Network, Resolver, Timer, Transaction, Worker
+from dispatch.relays.addresses import Whereabouts
 from dispatch.relays.smart_host import SmartHost
-from dispatch.relays.smtp_connection import Job, SmtpConnection
+from dispatch.relays.smtp_connection import Job, SmtpConnection, Terms
 from dispatch.relays.smtp_content import OpenContent
+from dispatch.relays.smtp_dial import Dial, Upstream
 from dispatch.smtp.client_commands import helo_argument
 from dispatch.smtp.client_exchange import Closed
 
@@ -51,15 +52,20 @@ class SmtpRelay:
         network: Network,
         worker: Worker,
         open_content: OpenContent,
+        resolver: Resolver | None = None,
+        chance: Chance | None = None,
     ) -> None:
-        """`worker` reads large content, which `open_content` opens on its thread.
+        """`worker` reads large content, which `open_content` opens on its thread. Without a `resolver` the
+        network is given names; without `chance` hosts of equal preference stay in the answer's order.
 
         Raises `UnwritableCommand` for a `helo_name` that cannot be said.
         """
         helo_argument(host.helo_name)
         self.host = host
         self._clock = clock
-        self._network = network
+        self._upstream = Upstream(
+            host, clock, network, Whereabouts(clock, resolver, chance, host.source_address)
+        )
         self._worker = worker
         self._open_content = open_content
         self._waiting: deque[Job] = deque()
@@ -68,7 +74,7 @@ class SmtpRelay:
         self._idle: list[SmtpConnection] = []
         self._open: dict[SmtpConnection, None] = {}
         """Ready, busy or idle."""
-        self._opening: dict[SmtpConnection, asyncio.Task[None]] = {}
+        self._opening: dict[Dial, None] = {}
         """From dialling until ready."""
         self._unfinished = 0
         self._prompt = 0
@@ -98,8 +104,9 @@ class SmtpRelay:
         if self._hold is not None:
             self._hold.cancel()
             self._hold = None
-        for opening in list(self._opening):
-            opening.abort("the relay is closing")
+        opening, self._opening = self._opening, {}
+        for dial in opening:
+            dial.stop("the relay is closing")
         self._give_up_waiting(len(self._waiting) + len(self._waiting_fresh), _CLOSING)
         while self._idle:
             self._take_idle().quit()
@@ -114,8 +121,11 @@ class SmtpRelay:
     # smtp_connection.ConnectionOwner
 
     def ready(self, connection: SmtpConnection) -> None:
-        self._opening.pop(connection, None)
+        dial = self._dial_of(connection)
+        assert dial is not None, "nobody asked for this connection"
+        del self._opening[dial]
         self._open[connection] = None
+        dial.opened()
         if self._waiting_fresh:
             connection.start(self._waiting_fresh.popleft())
         else:
@@ -164,11 +174,36 @@ class SmtpRelay:
         if connection in self._open:
             del self._open[connection]
             self.retired(connection)
-        else:
-            self._failed_to_open(connection, closed)
-        self._open_as_needed()
+            self._open_as_needed()
+        elif (dial := self._dial_of(connection)) is not None:
+            dial.session_ended(closed)
         if not self._open:
             self._empty.set()
+
+    # smtp_dial.DialOwner
+
+    @property
+    def others_open(self) -> bool:
+        return bool(self._open)
+
+    def make(self, terms: Terms) -> SmtpConnection:
+        return SmtpConnection(
+            self,
+            self.host,
+            self._clock,
+            self._worker,
+            self._open_content,
+            terms,
+            pipelining=not self._lock_step,
+        )
+
+    def dial_failed(self, dial: Dial, ended: Closed) -> None:
+        del self._opening[dial]
+        if self._open and self._hold is None:
+            self._hold = self._clock.call_later(HOLD_S, self._end_hold)
+        waiting = len(self._waiting_fresh) + (0 if self._open else len(self._waiting))
+        self._give_up_waiting(waiting - len(self._opening), ended, dial.peer, dial.tls)
+        self._open_as_needed()
 
     # The pool
 
@@ -195,59 +230,25 @@ class SmtpRelay:
             return
         wanted = len(self._waiting) + len(self._waiting_fresh) - len(self._opening)
         for _ in range(min(wanted, room)):
-            self._dial()
+            self._opening[Dial(self, self._upstream)] = None
 
-    def _dial(self) -> None:
-        connection = SmtpConnection(
-            self,
-            self.host,
-            self._clock,
-            self._worker,
-            self._open_content,
-            pipelining=not self._lock_step,
-        )
-        dialling = self._network.connect(
-            self.host.host, self.host.port, lambda: connection, self.host.timeouts.connect_s
-        )
-        task = asyncio.ensure_future(dialling)
-        self._opening[connection] = task
-        task.add_done_callback(lambda ended: self._dialled(connection, ended))
-
-    def _dialled(self, connection: SmtpConnection, task: asyncio.Task[None]) -> None:
-        if task.cancelled():
-            return
-        error = task.exception()
-        if error is not None:
-            ended = Closed(Stage.CONNECT, None, _connect_fault(error), pipelining_broken=False)
-            self._failed_to_open(connection, ended)
-            self._open_as_needed()
-
-    def _failed_to_open(self, connection: SmtpConnection, ended: Closed) -> None:
-        task = self._opening.pop(connection, None)
-        if task is None:
-            return
-        task.cancel()
-        if self._closing:
-            return
-        if self._open and self._hold is None:
-            self._hold = self._clock.call_later(HOLD_S, self._end_hold)
-        waiting = len(self._waiting_fresh) + (0 if self._open else len(self._waiting))
-        self._give_up_waiting(waiting - len(self._opening), ended, connection.peer)
+    def _dial_of(self, connection: SmtpConnection) -> Dial | None:
+        return next((dial for dial in self._opening if dial.connection is connection), None)
 
     def _end_hold(self) -> None:
         self._hold = None
         self._open_as_needed()
 
-    def _give_up_waiting(self, count: int, ended: Closed, peer: str = "") -> None:
+    def _give_up_waiting(self, count: int, ended: Closed, peer: str = "", tls: str | None = None) -> None:
         """Report those that have waited longest; what `done` starts in turn is not among them."""
         jobs = [(self._waiting_fresh or self._waiting).popleft() for _ in range(count)]
         for job in jobs:
-            self._give_up(job, ended, peer)
+            self._give_up(job, ended, peer, tls)
 
-    def _give_up(self, job: Job, ended: Closed, peer: str = "") -> None:
+    def _give_up(self, job: Job, ended: Closed, peer: str = "", tls: str | None = None) -> None:
         stage = ended.stage or Stage.CONNECT
         fault = None if ended.reply is not None else ended.fault or _VANISHED
-        self._report(job, Report(stage, (ended.reply,) * len(job.transaction.indexes), fault, peer))
+        self._report(job, Report(stage, (ended.reply,) * len(job.transaction.indexes), fault, peer, tls))
 
     def _report(self, job: Job, report: Report) -> None:
         self._unfinished -= 1
@@ -258,21 +259,3 @@ _CLOSING = Closed(
     Stage.CONNECT, None, Fault(FaultKind.DROPPED, "the relay is closing"), pipelining_broken=False
 )
 _VANISHED = Fault(FaultKind.DROPPED, "the session ended without a word")
-
-
-def _connect_fault(error: BaseException) -> Fault:
-    """What a failed attempt to connect says, in the report's words."""
-    detail = str(error) or type(error).__name__
-    match error:
-        case socket.gaierror():
-            kind = FaultKind.UNRESOLVED
-        case TimeoutError():
-            kind = FaultKind.TIMEOUT
-        case ConnectionRefusedError():
-            kind = FaultKind.REFUSED
-        case _ if f"[Errno {errno.ECONNREFUSED}]" in detail:
-            # asyncio names the errors of several addresses in the text of one `OSError`.
-            kind = FaultKind.REFUSED
-        case _:
-            kind = FaultKind.UNREACHABLE
-    return Fault(kind, detail)

@@ -1,8 +1,8 @@
 """One connection to a smart host: `ClientCore` between an asyncio transport and the pool.
 
 Duty: hand bytes to the core and its output to the transport, fetch content, call `sending`, keep the
-time. No task and no future lives here; all is callbacks, because a task a message costs more than the
-message.
+time, and have the TLS handshake made. But for that one no task and no future lives here; all is callbacks,
+because a task a message costs more than the message.
 
 Rules:
 
@@ -13,6 +13,8 @@ Rules:
   comes before its turn, or when it fires early. Only a complete reply, or output of ours, moves the
   deadline: a peer that trickles bytes does not.
 - Small content leaves in one write with its end of data and, if a transaction waits, the next envelope.
+
+- During a handshake only its own end counts: what the transport says meanwhile says less of why it failed.
 
 Trap: the envelope behind a content shares the fate of the transaction before it. So it goes there only if
 the host answered the last end of data promptly, and taken back if it does not answer this one within
@@ -25,17 +27,20 @@ import asyncio
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from dispatch.mail.message import ContentFile
-from dispatch.mail.report import Fault, FaultKind, Report
+from dispatch.mail.report import Fault, FaultKind, Report, Stage
 from dispatch.ports import Clock, Timer, Transaction, Worker
 from dispatch.relays.smart_host import SmartHost, Timeouts
 from dispatch.relays.smtp_content import ContentStream, ContentTooShort, OpenContent
+from dispatch.relays.smtp_tls import ClientTls, TlsFailed
 from dispatch.smtp.body import BareNewline
 from dispatch.smtp.client import ClientCore
+from dispatch.smtp.client_auth import Credentials
 from dispatch.smtp.client_content import frame
-from dispatch.smtp.client_exchange import Closed, ContentWanted, Done, Exchange, Ready, Untried
+from dispatch.smtp.client_exchange import Closed, ContentWanted, Done, Exchange, Ready, TlsWanted, Untried
+from dispatch.smtp.client_opening import Security
 from dispatch.smtp.client_states import Awaited, Phase
 
 PROMPT_S = 0.25
@@ -46,6 +51,10 @@ BEHIND_S = 5.0
 _KEEPALIVE_IDLE_S = 60
 _KEEPALIVE_INTERVAL_S = 15
 _KEEPALIVE_PROBES = 4
+_UNACKNOWLEDGED_MS = 120_000
+"""How long what we sent may stay without a sign from the peer's kernel (TCP_USER_TIMEOUT): as long as the
+keepalive probes take to give up."""
+_HANDSHAKE_GRACE_S = 5.0
 _NEVER = float("inf")
 
 
@@ -59,6 +68,19 @@ class Job:
         self.done = done
         self.retried = False
         """A connection died under it before the peer had answered to any of it."""
+
+
+class Terms(NamedTuple):
+    """On which a session is opened."""
+
+    tls: ClientTls
+    server_name: str
+    """Whom the certificate must name."""
+    implicit: bool
+    """TLS from the first byte."""
+    security: Security
+    had_tls: bool
+    credentials: Credentials | None
 
 
 class ConnectionOwner(Protocol):
@@ -107,18 +129,29 @@ class SmtpConnection(asyncio.Protocol):
         clock: Clock,
         worker: Worker,
         open_content: OpenContent,
+        terms: Terms,
         *,
         pipelining: bool,
     ) -> None:
         self._owner = owner
+        self._terms = terms
         self._host = host
         self._clock = clock
         self._worker = worker
         self._open_content = open_content
         self._core: ClientCore[Job] = ClientCore(
-            host.helo_name, pipelining=pipelining, chunking=host.chunking
+            host.helo_name,
+            pipelining=pipelining,
+            chunking=host.chunking,
+            security=terms.security,
+            credentials=terms.credentials,
+            had_tls=terms.had_tls,
         )
         self._transport: asyncio.Transport | None = None
+        self._securing: asyncio.Task[tuple[asyncio.Transport, str]] | None = None
+        self._early: list[bytes] = []
+        self._early_end = ""
+        """What came, and why nothing more will, before we were told that the handshake is done."""
         self._stream: ContentStream | None = None
         self._stream_exchange: Exchange[Job] | None = None
         self._paused = False
@@ -132,6 +165,8 @@ class SmtpConnection(asyncio.Protocol):
         self._replies_seen = 0
         self._settled_one = False
         self._begun = 0
+        self.offered_tls = False
+        """The host was ready for a handshake."""
         self.kept = False
         """The pool's note: it is among the idle ones."""
         self.prompt = False
@@ -147,6 +182,11 @@ class SmtpConnection(asyncio.Protocol):
     def peer(self) -> str:
         """Address and port of the host, once connected."""
         return self._core.peer
+
+    @property
+    def tls(self) -> str | None:
+        """Protocol and cipher; None in clear text."""
+        return self._core.tls
 
     @property
     def spent(self) -> bool:
@@ -182,18 +222,31 @@ class SmtpConnection(asyncio.Protocol):
             transport.abort()
             return
         _tune(transport)
-        self._core.peer = _peer_name(transport.get_extra_info("peername"))
+        self._core.peer = peer_name(transport.get_extra_info("peername"))
+        if self._terms.implicit:
+            self._handshake()
         self._flush()
 
     def data_received(self, data: bytes) -> None:
+        if self._securing is not None:
+            # Decrypted already, in the turn in which the handshake ended.
+            self._early.append(data)
+            return
         self._core.receive(data)
         self._pump()
 
     def eof_received(self) -> None:
-        self.abort("closed by the peer")
+        self._end("closed by the peer")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.abort(f"connection lost: {exc}" if exc else "closed by the peer")
+        self._end(f"connection lost: {exc}" if exc else "closed by the peer")
+
+    def _end(self, why: str) -> None:
+        if self._securing is None:
+            self.abort(why)
+        else:
+            # The handshake fails of it, and knows more; or it was done already.
+            self._early_end = why
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -223,6 +276,9 @@ class SmtpConnection(asyncio.Protocol):
                     owner.untried(self, event.exchange.key, event.report)
                 elif isinstance(event, Ready):
                     owner.ready(self)
+                elif isinstance(event, TlsWanted):
+                    self.offered_tls = True
+                    self._handshake()
                 else:
                     self._close(event)
         finally:
@@ -253,6 +309,43 @@ class SmtpConnection(asyncio.Protocol):
         self._core.begin(
             Exchange(job, envelope, transaction.indexes, size_bytes, ascii_only=ascii_only, whole=whole)
         )
+
+    # TLS
+
+    def _handshake(self) -> None:
+        transport, terms = self._transport, self._terms
+        assert transport is not None, "there is nothing to encrypt yet"
+        # What comes now is TLS's.
+        transport.pause_reading()
+        self._securing = asyncio.ensure_future(terms.tls.secure(transport, self, terms.server_name))
+        self._securing.add_done_callback(self._secured)
+
+    def _secured(self, ended: asyncio.Task[tuple[asyncio.Transport, str]]) -> None:
+        self._securing = None
+        if ended.cancelled():
+            return
+        error = ended.exception()
+        if error is None and self._core.phase is Phase.CLOSED:
+            # It was given up in the turn in which the handshake ended.
+            ended.result()[0].abort()
+            return
+        if error is None:
+            self._transport, words = ended.result()
+            if self._terms.implicit:
+                self._core.tls = words
+            else:
+                self._core.secured(words)
+            if not self._transport.is_reading():
+                self._transport.resume_reading()
+            early, self._early = self._early, []
+            for data in early:
+                self._core.receive(data)
+            if self._early_end:
+                self._core.lost(Fault(FaultKind.DROPPED, self._early_end))
+        else:
+            fault = error.fault if isinstance(error, TlsFailed) else Fault(FaultKind.TLS, repr(error))
+            self._core.lost(fault)
+        self._pump()
 
     # Content
 
@@ -335,7 +428,10 @@ class SmtpConnection(asyncio.Protocol):
         self._progress_at = now
         self._replies_seen = core.replies_taken
         awaited = core.awaited
-        if awaited is not None:
+        if self._securing is not None:
+            # The network keeps the time of a handshake, and knows more of why it failed.
+            limit = self._host.timeouts.handshake_s + _HANDSHAKE_GRACE_S
+        elif awaited is not None:
             limit = self._limits[awaited]
         else:
             limit = self._host.idle_s if core.idle else self._host.timeouts.block_s
@@ -392,6 +488,11 @@ class SmtpConnection(asyncio.Protocol):
             self._owner.withdrawn(exchange.key)
 
     def _close(self, closed: Closed) -> None:
+        if self._securing is not None:
+            self._securing.cancel()
+        if self._terms.implicit and self._core.tls is None:
+            # The connection did not come about: no greeting was asked for.
+            closed = closed._replace(stage=Stage.CONNECT)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -410,6 +511,8 @@ def _limits(timeouts: Timeouts) -> dict[Awaited, float]:
         Awaited.GREETING: timeouts.greeting_s,
         Awaited.EHLO: timeouts.ehlo_s,
         Awaited.HELO: timeouts.ehlo_s,
+        Awaited.STARTTLS: timeouts.ehlo_s,
+        Awaited.AUTH: timeouts.ehlo_s,
         Awaited.MAIL: timeouts.mail_s,
         Awaited.RCPT: timeouts.rcpt_s,
         Awaited.DATA: timeouts.data_s,
@@ -436,6 +539,7 @@ def _tune(transport: asyncio.BaseTransport) -> None:
         ("TCP_KEEPIDLE", _KEEPALIVE_IDLE_S),
         ("TCP_KEEPINTVL", _KEEPALIVE_INTERVAL_S),
         ("TCP_KEEPCNT", _KEEPALIVE_PROBES),
+        ("TCP_USER_TIMEOUT", _UNACKNOWLEDGED_MS),
     ):
         if hasattr(socket, name):
             options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
@@ -447,7 +551,7 @@ def _tune(transport: asyncio.BaseTransport) -> None:
             continue
 
 
-def _peer_name(address: object) -> str:
+def peer_name(address: object) -> str:
     """`192.0.2.1:25`, `[2001:db8::1]:25`; empty where the transport does not know."""
     if not isinstance(address, tuple) or len(address) < 2:
         return ""

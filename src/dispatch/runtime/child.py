@@ -82,11 +82,14 @@ class ChildContext:
         data: Path,
         listeners: tuple[Listener, ...] = (),
         *,
+        secret: bytes = b"",
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self.role = role
         self.data = data
         self.listeners = listeners
+        self.secret = secret
+        """What the supervisor gave this role and no other; empty where it gave nothing."""
         self.stopping = asyncio.Event()
         """Set before `drain` is called."""
         self._on_ready = on_ready
@@ -109,7 +112,8 @@ Start = Callable[[ChildContext], Awaitable[Service]]
 def child_main(role: str, start: Start, report: Reporter) -> int:
     """Run a child on the best loop there is; what its process exits with. For the entry point."""
     faulthandler.enable()  # SIGABRT from the supervisor then shows where we hang
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # and must not write our secrets to a core file
+    # And must not write our secrets to a core file; 1 counts also where cores go to a program (core(5)).
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     _, files_max = resource.getrlimit(resource.RLIMIT_NOFILE)
     # The low default is for programs that use select(); a connection is a descriptor.
     resource.setrlimit(resource.RLIMIT_NOFILE, (files_max, files_max))
@@ -150,6 +154,7 @@ class _Life:
             role,
             Path(inherited.data),
             inherited.listeners(),
+            secret=inherited.secret(),
             on_ready=lambda: self._say(inheritance.READY),
         )
 

@@ -5,7 +5,8 @@ file descriptors that came through `exec`. The *lifeline* is the reading end of 
 nothing is ever written: its end of file means that the supervisor is gone, however it died. The
 *status* pipe carries single bytes to the supervisor; bytes cannot be torn and need no parser.
 
-Nothing secret passes here: the environment of a process can be read by its user.
+Nothing secret passes through the environment, which the user of a process can read. What a child must know
+of secrets comes through a pipe of its own, written and closed before the child runs (decision 0015).
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class Inheritance(msgspec.Struct, frozen=True):
     orphan_drain_s: float
     """The same after the supervisor is gone: short, for its successor waits for our lock."""
     beat_s: float
+    secret_fd: int = -1
+    """The reading end of a pipe with the role's secret; below zero: it has none."""
 
     def to_environment(self) -> dict[str, str]:
         return {VARIABLE: msgspec.json.encode(self).decode()}
@@ -62,6 +65,13 @@ class Inheritance(msgspec.Struct, frozen=True):
         return tuple(
             Listener(inherited.purpose, socket.socket(fileno=inherited.fd)) for inherited in self.sockets
         )
+
+    def secret(self) -> bytes:
+        """Read the role's secret, and close its pipe; to be called once."""
+        if self.secret_fd < 0:
+            return b""
+        with os.fdopen(self.secret_fd, "rb") as pipe:
+            return pipe.read()
 
 
 def take_inheritance(environment: MutableMapping[str, str] = os.environ) -> Inheritance:
@@ -76,6 +86,8 @@ def take_inheritance(environment: MutableMapping[str, str] = os.environ) -> Inhe
         inheritance = msgspec.json.decode(text, type=Inheritance)
     except msgspec.MsgspecError as error:
         raise NotAChild(f"{VARIABLE}: {error}") from error
-    for fd in (inheritance.lifeline_fd, inheritance.status_fd, *(s.fd for s in inheritance.sockets)):
+    secret_fds = (inheritance.secret_fd,) if inheritance.secret_fd >= 0 else ()
+    sockets = (inherited.fd for inherited in inheritance.sockets)
+    for fd in (inheritance.lifeline_fd, inheritance.status_fd, *secret_fds, *sockets):
         os.set_inheritable(fd, False)
     return inheritance

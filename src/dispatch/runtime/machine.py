@@ -10,6 +10,7 @@ import asyncio
 import mmap
 import os
 import secrets
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -209,10 +210,38 @@ class SystemNetwork:
         self._loop = loop
 
     async def connect(
-        self, host: str, port: int, protocol: Callable[[], asyncio.Protocol], timeout_s: float
+        self,
+        host: str,
+        port: int,
+        protocol: Callable[[], asyncio.Protocol],
+        timeout_s: float,
+        source_address: str | None = None,
     ) -> None:
+        local = None if source_address is None else (source_address, 0)
         async with asyncio.timeout(timeout_s):
-            await self._loop.create_connection(protocol, host, port)
+            await self._loop.create_connection(protocol, host, port, local_addr=local)
+
+    async def secure(
+        self,
+        transport: asyncio.Transport,
+        protocol: asyncio.Protocol,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_name: str | None = None,
+        timeout_s: float,
+    ) -> asyncio.Transport:
+        secured = await self._loop.start_tls(
+            transport,
+            protocol,
+            context,
+            server_side=server_side,
+            server_hostname=server_name,
+            ssl_handshake_timeout=timeout_s,
+        )
+        if secured is None:
+            raise ConnectionAbortedError("the connection ended during the handshake")
+        return secured
 
 
 class MarkFile:

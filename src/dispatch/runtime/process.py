@@ -3,6 +3,9 @@
 The signals that a child handles are blocked while it is started and unblocked by itself once its
 handlers stand (`runtime.child`): what is sent into that gap is kept by the kernel, neither lost nor
 deadly. SIGINT stays without effect in children: Ctrl-C reaches the whole group, and the supervisor decides.
+
+A secret goes through a pipe that holds all of it before the child runs, and whose writing end is closed by
+then: so the child never waits for it, and nobody else can read it again.
 """
 
 from __future__ import annotations
@@ -10,8 +13,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dispatch.runtime.inheritance import Inheritance, InheritedSocket, Listener
@@ -27,7 +31,12 @@ _NOT_INHERITED = (
     "LISTEN_FDS",
     "LISTEN_PID",
     "LISTEN_FDNAMES",
+    # Where the vault's key lies, of which each child has what it needs.
+    "CREDENTIALS_DIRECTORY",
 )
+
+_SECRET_BYTES_MAX = 4096
+"""PIPE_BUF: any pipe takes so much at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +58,10 @@ class ChildSpec:
     reload_on_hangup: bool = False
     """SIGHUP to the supervisor is passed on to this role."""
     run_as: RunAs | None = None
-    environment: Mapping[str, str] | None = None
+    environment: Mapping[str, str] | None = field(default=None, repr=False)
     """Instead of the supervisor's own."""
+    secret: bytes = field(default=b"", repr=False)
+    """Handed over through a pipe, at each start anew: never by environment or argument."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +83,8 @@ class ChildProcess:
         self.is_ready = False
         self.status_fd, status_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            self._popen = _start(spec, data, pace, lifeline_fd, status_end)
+            with _secret_pipe(spec.secret) as secret_fd:
+                self._popen = _start(spec, data, pace, lifeline_fd, status_end, secret_fd)
         except BaseException:
             os.close(self.status_fd)
             raise
@@ -109,8 +121,26 @@ class ChildProcess:
         os.close(self.status_fd)
 
 
+@contextmanager
+def _secret_pipe(secret: bytes) -> Iterator[int]:
+    """The reading end of a pipe that holds the secret, while the block lasts; -1 where there is none."""
+    if not secret:
+        yield -1
+        return
+    assert len(secret) <= _SECRET_BYTES_MAX, "the pipe might not take it whole"
+    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        try:
+            os.write(writing, secret)
+        finally:
+            os.close(writing)
+        yield reading
+    finally:
+        os.close(reading)
+
+
 def _start(
-    spec: ChildSpec, data: Path, pace: ChildPace, lifeline_fd: int, status_fd: int
+    spec: ChildSpec, data: Path, pace: ChildPace, lifeline_fd: int, status_fd: int, secret_fd: int
 ) -> subprocess.Popen[bytes]:
     inheritance = Inheritance(
         role=spec.role,
@@ -121,7 +151,9 @@ def _start(
         drain_s=spec.drain_s,
         orphan_drain_s=pace.orphan_drain_s,
         beat_s=pace.beat_s,
+        secret_fd=secret_fd,
     )
+    secret_fds = (secret_fd,) if secret_fd >= 0 else ()
     environment = dict(os.environ if spec.environment is None else spec.environment)
     for name in _NOT_INHERITED:
         environment.pop(name, None)
@@ -133,7 +165,7 @@ def _start(
             spec.argv,
             stdin=subprocess.DEVNULL,
             close_fds=True,
-            pass_fds=(lifeline_fd, status_fd, *(each.fd for each in inheritance.sockets)),
+            pass_fds=(lifeline_fd, status_fd, *secret_fds, *(each.fd for each in inheritance.sockets)),
             env=environment,
             user=None if run_as is None else run_as.uid,
             group=None if run_as is None else run_as.gid,

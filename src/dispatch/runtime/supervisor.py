@@ -1,7 +1,8 @@
 """The supervisor: starts the children, keeps them alive, ends them in order. It must never fail itself.
 
-So it does little: no event loop, no threads, no parsing of anything from the network, no secrets,
-a few megabytes. One `select` over the signals and the children's status pipes; all else is deadlines.
+So it does little: no event loop, no threads, no parsing of anything from the network. One `select` over the
+signals and the children's status pipes; all else is deadlines. It hands each child the secret of its role and
+uses none itself (decision 0015).
 
 Start: hold `<data>/supervisor.lock` (a second supervisor exits 75); wait until the children of an
 older set, whose supervisor was killed, have let go of their locks (their lifeline has ended, so they

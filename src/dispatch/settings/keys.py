@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Literal
 
 import msgspec
@@ -93,6 +94,20 @@ WITHHELD: object = _Withheld()
 class Section(msgspec.Struct, frozen=True, kw_only=True):
     """A table of the file; its docstring opens its chapter of the manual."""
 
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Without its secrets: what is printed by mistake gives nothing away."""
+        secret = _secret_names(type(self))
+        return [(name, "***" if name in secret else getattr(self, name)) for name in self.__struct_fields__]
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"{type(self).__name__}({fields})"
+
+
+@lru_cache
+def _secret_names(model: type[Section]) -> frozenset[str]:
+    return frozenset(entry.name for entry in _read_off("", model, False) if entry.key.secret)
+
 
 class Entry(msgspec.Struct, frozen=True):
     """One key in its place."""
@@ -136,7 +151,9 @@ def entries_of(section: str, model: type[Section], *, repeated: bool = False) ->
 
 def _read_off(section: str, model: type[Section], repeated: bool) -> Iterator[Entry]:
     hints = typing.get_type_hints(model, include_extras=True)
-    for field in msgspec.structs.fields(model):
+    own = model.__annotations__
+    # What a section has from a part that stands in another file comes behind its own.
+    for field in sorted(msgspec.structs.fields(model), key=lambda field: field.name not in own):
         key = next((m for m in getattr(hints[field.name], "__metadata__", ()) if isinstance(m, Key)), None)
         assert key is not None, f"{section}.{field.name} is declared without a Key"
         yield Entry(section, field.name, key, field.default, repeated)

@@ -12,16 +12,25 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import NamedTuple, Protocol
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
+from dispatch.policy.conditions import NoField, parse_field
+from dispatch.policy.limits import parse_rates, written_rates
+from dispatch.policy.local_names import Alias, NoAlias, expand, parse_alias
 from dispatch.policy.patterns import NoPattern, parse_pattern, split_patterns
+from dispatch.policy.windows import NoWindow, parse_window
 from dispatch.security.networks import InvalidNetwork, parse_network
+from dispatch.security.passwords import what_is_wrong_with_hash
 
 NONE = "none"
 """How *unlimited* is written: TOML has no null."""
+UTC_NAME = "UTC"
+"""Known on every machine, with or without the database of time zones."""
 
 
 class Misfit(NamedTuple):
@@ -172,6 +181,12 @@ class Text(msgspec.Struct, frozen=True):
         return written
 
 
+NAME = Text(
+    "name", r"(?=.{1,64}$)[a-z0-9]+(-[a-z0-9]+)*", "small letters, digits and single hyphens between them"
+)
+"""Of relays and rules."""
+
+
 class IpAddress(msgspec.Struct, frozen=True):
     """One address of this machine, to listen on."""
 
@@ -203,6 +218,55 @@ class Network(msgspec.Struct, frozen=True):
         except InvalidNetwork as refusal:
             what, _, own_remedy = str(refusal).partition(": ")
             raise Unfit(Misfit("", what, own_remedy or remedy)) from None
+
+
+class HeaderField(msgspec.Struct, frozen=True):
+    """A header field that must be there, with or without a value (`dispatch.policy.conditions`)."""
+
+    type_name: str = "header field"
+    limits: str = "X-Name, or X-Name: value"
+
+    def read(self, given: object, *, text: bool) -> str:
+        remedy = f"write {self.limits}"
+        try:
+            if isinstance(given, str):
+                return parse_field(given).written
+        except NoField as refusal:
+            remedy = str(refusal)
+        raise Unfit(Misfit("", f"{shown(given)} is no header field", remedy))
+
+
+class TimeWindow(msgspec.Struct, frozen=True):
+    """Days and hours of the week (`dispatch.policy.windows`)."""
+
+    type_name: str = "window of time"
+    limits: str = "days, hours or both, like Mon-Fri 08:00-18:00"
+
+    def read(self, given: object, *, text: bool) -> str:
+        remedy = f"write {self.limits}"
+        try:
+            if isinstance(given, str):
+                return parse_window(given).written
+        except NoWindow as refusal:
+            remedy = str(refusal)
+        raise Unfit(Misfit("", f"{shown(given)} is no window of time", remedy))
+
+
+class TimeZone(msgspec.Struct, frozen=True):
+    """A name of the IANA time zone database, as this machine has it."""
+
+    type_name: str = "time zone"
+    limits: str = "UTC, or a name like Europe/Vienna"
+
+    def read(self, given: object, *, text: bool) -> str:
+        name = given.strip() if isinstance(given, str) else ""
+        if name == UTC_NAME:
+            return name
+        try:
+            return str(ZoneInfo(name))
+        except (ZoneInfoNotFoundError, ValueError, OSError):  # a folder of zones is an OSError
+            what = f"{shown(given)} is no time zone of this machine"
+            raise Unfit(Misfit("", what, f"write {self.limits}")) from None
 
 
 class AddressPatterns(msgspec.Struct, frozen=True):
@@ -239,6 +303,102 @@ class AddressPatterns(msgspec.Struct, frozen=True):
         if misfits:
             raise Unfit(*misfits)
         return tuple(values)
+
+
+class RateList(msgspec.Struct, frozen=True):
+    """How many in a time, as `dispatch.policy.limits` reads it; held in one writing."""
+
+    type_name: str = "rates, with commas between them"
+    limits: str = 'each like "100/minute" or "5/second burst 20", or "none": unlimited'
+
+    def read(self, given: object, *, text: bool) -> str:
+        if isinstance(given, list) and all(isinstance(each, str) for each in given):
+            given = ", ".join(given) or NONE
+        if not isinstance(given, str):
+            raise Unfit(Misfit("", f"{shown(given)} is no rate", f"write {self.limits}"))
+        try:
+            return written_rates(parse_rates(given))
+        except ValueError as refusal:
+            what, _, remedy = str(refusal).partition(": ")
+            raise Unfit(Misfit("", what, remedy)) from None
+
+
+class Aliases(msgspec.Struct, frozen=True):
+    """Local names and where their mail goes (`dispatch.policy.local_names`); held as lines, `root: a@b`.
+
+    The file gives a table, or a list of lines; text is such a list, or the lines themselves."""
+
+    type_name: str = "table of local names with an address or a list of them, or list of lines"
+    limits: str = 'root = "ops@example.org", or "root: ops@example.org, bob"'
+
+    def read(self, given: object, *, text: bool) -> tuple[str, ...]:
+        found: list[Alias] = []
+        misfits: list[Misfit] = []
+        for at, line in self._lines(given, text):
+            try:
+                found.append(parse_alias(line))
+            except NoAlias as refusal:
+                what, _, remedy = str(refusal).partition(": ")
+                misfits.append(Misfit(at, what, remedy))
+        if not misfits:
+            try:
+                expand(found)
+            except NoAlias as refusal:
+                what, _, remedy = str(refusal).partition(": ")
+                misfits.append(Misfit("", what, remedy))
+        if misfits:
+            raise Unfit(*misfits)
+        return tuple(alias.written for alias in found)
+
+    def _lines(self, given: object, text: bool) -> Iterator[tuple[str, str]]:
+        """Where each alias stands, and its line."""
+        if isinstance(given, str):
+            if text and given.lstrip().startswith("["):
+                given = _elements(given)
+            else:
+                lines = (line.strip() for line in re.split(r"[;\r\n]", given))
+                given = [line for line in lines if line and not line.startswith("#")]
+        match given:
+            case dict():
+                for name, targets in given.items():
+                    listed = targets if isinstance(targets, list) else [targets]
+                    if not all(isinstance(each, str) for each in listed):
+                        remedy = f'write {name} = "ops@example.org"'
+                        raise Unfit(Misfit(f".{name}", f"{shown(targets)} is no address", remedy))
+                    yield f".{name}", f"{name}: {', '.join(listed)}"
+            case list() if all(isinstance(each, str) for each in given):
+                yield from ((f"[{place}]", str(line)) for place, line in enumerate(given))
+            case _:
+                raise Unfit(Misfit("", f"{shown(given)} is no {self.type_name}", f"write {self.limits}"))
+
+
+class PasswordHash(msgspec.Struct, frozen=True):
+    """What a password is checked against; never the password itself."""
+
+    type_name: str = "password hash"
+    limits: str = "as `dispatch login hash` makes it, or bcrypt ($2b$…)"
+
+    def read(self, given: object, *, text: bool) -> str:
+        if not isinstance(given, str):
+            raise Unfit(Misfit("", "it is no text", f"write a hash {self.limits}"))
+        wrong = what_is_wrong_with_hash(given.strip())
+        if wrong is not None:
+            raise Unfit(Misfit("", wrong, "make one with `dispatch login hash`"))
+        return given.strip()
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """Text that is shown nowhere."""
+
+    type_name: str = "secret"
+    limits: str = "any text of one line"
+
+    def read(self, given: object, *, text: bool) -> str:
+        if not isinstance(given, str) or not given:
+            raise Unfit(Misfit("", "it is no text", f"write {self.limits}"))
+        if "\0" in given or "\n" in given or "\r" in given:
+            raise Unfit(Misfit("", "it holds a line break or a NUL", "write it in one line"))
+        return given
 
 
 class ListOf(msgspec.Struct, frozen=True):

@@ -1,7 +1,9 @@
 """From what the sources gave to checked settings, or to every mistake that stands in their way.
 
-Strongest first: `--set`, environment, file, default. A value that a stronger source replaces is still
-checked: it would be a mistake again on the day when the stronger one goes.
+Strongest first: `--set`, environment, the variables of a small deployment (`deployment`), file, database,
+default. A value that a stronger source replaces is
+still checked: it would be a mistake again on the day when the stronger one goes. A relay, rule or login that
+stands both in the file and in the database is the file's alone: two halves would make one that nobody wrote.
 
 `load` reads the file and, where no server name is given, the machine's host name. It resolves nothing,
 connects to nothing and creates nothing.
@@ -10,7 +12,8 @@ connects to nothing and creates nothing.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -19,23 +22,29 @@ from typing import TypeVar
 import msgspec
 
 from dispatch.settings import sources
+from dispatch.settings.deployment import INTERVAL, UPSTREAM, WARNING, Deployment, deployment
 from dispatch.settings.kinds import Unfit
+from dispatch.settings.login_keys import Login
 from dispatch.settings.mistakes import DEFAULT, Mistake, Origin, SettingsErrors
 from dispatch.settings.model import (
     KEYS,
+    LOGINS,
     PLAIN_KEYS,
     RELAYS,
     REPEATED,
     RULES,
     SECTIONS,
-    Relay,
-    Rule,
     Settings,
     all_keys,
+    find_key,
 )
+from dispatch.settings.presets import preset_values
+from dispatch.settings.relay_checks import wrong_with
+from dispatch.settings.relay_keys import Relay
+from dispatch.settings.rule_keys import Rule
 from dispatch.settings.sources import Given
 
-_Row = TypeVar("_Row", Relay, Rule)
+_Row = TypeVar("_Row", Relay, Rule, Login)
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -53,23 +62,56 @@ def load(
     *,
     default_file: Path = sources.DEFAULT_FILE,
     host_name: str | None = None,
+    stored: Sequence[Given] = (),
 ) -> Loaded:
     """Read and check all sources; raises `SettingsErrors` with every mistake, or `SettingsUnreadable`.
 
     `config` must exist where it is given, `default_file` need not. `overrides` are the values of
-    `--set`. `host_name` stands in for the machine's own.
+    `--set`. `host_name` stands in for the machine's own. `stored` is what the database says.
     """
     values = _Values()
-    values.take(*sources.from_file(config or default_file, required=config is not None))
+    from_file, mistakes = sources.from_file(config or default_file, required=config is not None)
+    values.take(from_file, mistakes)
+    in_file = {one.table for one in from_file}
+    twice = sorted({one.table for one in stored} & in_file)
+    values.take([one for one in stored if one.table not in in_file], ())
     given, mistakes, ignored = sources.from_environment(environ or {})
+    small = deployment(environ or {})
+    if small is not None:
+        values.take_deployment(small)
+        ignored = [name for name in ignored if name != INTERVAL]
     values.take(given, mistakes)
     values.take(*sources.from_overrides(overrides))
     settings = values.settings(host_name if host_name is not None else socket.gethostname())
-    checks = (_check_relays, _check_rules, _check_disk)
+    checks = (_check_relays, _check_rules, _check_logins, _check_disk)
     mistakes = [*values.mistakes, *(mistake for check in checks for mistake in check(settings, values))]
     if mistakes:
         raise SettingsErrors(mistakes)
-    return Loaded(settings, values.origins, tuple(_warnings(settings, ignored)))
+    loudly = () if small is None else (WARNING,)
+    warnings = (*loudly, *map(_said_twice, twice), *_told_to_everybody(values), *_warnings(settings, ignored))
+    return Loaded(settings, values.origins, warnings)
+
+
+def data_directory(
+    config: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    default_file: Path = sources.DEFAULT_FILE,
+) -> Path:
+    """Where the sources say that the data lie, among them the database, which is a source itself.
+
+    Of mistakes nothing is said: `load` does. Raises `SettingsUnreadable`.
+    """
+    entry = PLAIN_KEYS["spool.directory"]
+    found = entry.default
+    given, _ = sources.from_file(config or default_file, required=config is not None)
+    for source in (given, sources.from_environment(environ or {})[0], sources.from_overrides(overrides)[0]):
+        for one in source:
+            if one.path == entry.path:
+                with suppress(Unfit):
+                    found = entry.key.kind.read(one.value, text=one.text)
+    return Path(str(found))
 
 
 class _Values:
@@ -89,6 +131,12 @@ class _Values:
         for one in given:
             self._take(one)
 
+    def take_deployment(self, found: Deployment) -> None:
+        """What it told to be missing is not told again by the checks."""
+        self.take(found.given, found.mistakes)
+        given = {one.path for one in found.given}
+        self.unfit |= {f"{RELAYS}.{UPSTREAM}.host"} - given
+
     def _take(self, one: Given) -> None:
         self.begun.setdefault(one.table, one.origin)
         section, dot, _ = one.table.partition(".")
@@ -99,6 +147,11 @@ class _Values:
             return
         table = self._tables.setdefault(one.table, {})
         if one.name in table and repeated and one.name == "name":
+            return
+        if one.withheld:
+            # There is one, which was checked when it was stored.
+            table[one.name] = _MASK
+            self.origins[one.path] = one.origin
             return
         try:
             table[one.name] = entry.key.kind.read(one.value, text=one.text)
@@ -122,7 +175,8 @@ class _Values:
         for path in PLAIN_KEYS:
             self.origins.setdefault(path, DEFAULT)
         relays, rules = self._rows(RELAYS, Relay, settings), self._rows(RULES, Rule, settings)
-        return msgspec.structs.replace(settings, relays=relays, rules=rules)
+        logins = self._rows(LOGINS, Login, settings)
+        return msgspec.structs.replace(settings, relays=relays, rules=rules, logins=logins)
 
     def _rows(self, section: str, model: type[_Row], settings: Settings) -> tuple[_Row, ...]:
         """All tables of a repeated section."""
@@ -131,13 +185,30 @@ class _Values:
         for table, values in self._tables.items():
             if not table.startswith(f"{section}."):
                 continue
+            preset = preset_values(values.get("preset"), values.get("region")) if section == RELAYS else {}
+            for key in preset:
+                self.origins.setdefault(f"{table}.{key}", Origin("inherited", f"preset {values['preset']}"))
             for entry in KEYS[section].values():
                 source = entry.key.inherits
                 origin = Origin("inherited", source) if source else DEFAULT
                 self.origins.setdefault(f"{table}.{entry.name}", origin)
             name = table.removeprefix(f"{section}.")
-            rows.append(msgspec.convert({"name": name, **inherited, **values}, model))
+            rows.append(msgspec.convert({"name": name, **inherited, **preset, **values}, model))
         return tuple(rows)
+
+
+_MASK = "***"
+
+
+def _said_twice(table: str) -> str:
+    return f"{table} stands in the file and in the database: what counts is the file"
+
+
+def _told_to_everybody(values: _Values) -> Iterator[str]:
+    for path, origin in values.origins.items():
+        entry = find_key(path)
+        if origin.source == "command line" and entry is not None and entry.key.secret:
+            yield f"{path} is a secret, and arguments can be read by every user of this machine"
 
 
 def _server_name(host_name: str) -> str:
@@ -171,9 +242,13 @@ def _unknown(one: Given) -> Mistake:
 def _check_relays(settings: Settings, values: _Values) -> Iterator[Mistake]:
     for relay in settings.relays:
         path = f"{RELAYS}.{relay.name}"
-        if relay.kind == "smtp" and not relay.host and not values.unfit & {f"{path}.host", f"{path}.kind"}:
-            remedy = 'write the name or address of the host, or kind = "capture"'
-            yield Mistake(values.begun[path], f"{_shown_path(path)}.host", "is missing", remedy)
+        given = {name for name in KEYS[RELAYS] if values.origins[f"{path}.{name}"] != DEFAULT}
+        unfit = {name for name in KEYS[RELAYS] if f"{path}.{name}" in values.unfit}
+        for key, what, remedy in wrong_with(relay, given, unfit):
+            origin = values.origins[f"{path}.{key}"]
+            if origin.source in ("default", "inherited"):
+                origin = values.begun[path]
+            yield Mistake(origin, f"{_shown_path(path)}.{key}", what, remedy)
     if any(path.startswith(f"{RELAYS}.") and path.endswith(".default") for path in values.unfit):
         return
     names = [relay.name for relay in settings.relays]
@@ -187,28 +262,85 @@ def _check_relays(settings: Settings, values: _Values) -> Iterator[Mistake]:
         yield Mistake(origin, RELAYS, f"none of {_both(names)} is the default", "write default = true in one")
 
 
+_OF_ENVELOPE = ("sender", "recipient", "source", "login", "client", "time")
+_OF_CONTENT = ("tag", "header", "min_bytes", "max_bytes")
+"""Conditions of a rule: what is known at RCPT, and what is not."""
+
+
 def _check_rules(settings: Settings, values: _Values) -> Iterator[Mistake]:
     known = [relay.name for relay in settings.effective_relays()]
     for rule in settings.rules:
         path = f"{RULES}.{rule.name}"
-        here, shown = values.begun[path], _shown_path(path)
-        if not (rule.sender or rule.recipient or values.unfit & {f"{path}.sender", f"{path}.recipient"}):
+        given = [name for name in KEYS[RULES] if values.origins[f"{path}.{name}"] != DEFAULT]
+        unfit = {name for name in KEYS[RULES] if f"{path}.{name}" in values.unfit}
+        conditions = {*_OF_ENVELOPE, *_OF_CONTENT}
+        if not unfit & conditions and all(getattr(rule, name) in ((), None) for name in conditions):
             what, remedy = "has no condition", 'write a sender or a recipient; recipient = "*" is everybody'
-            yield Mistake(here, shown, what, remedy)
-        if values.unfit & {f"{path}.relays", f"{path}.action"}:
-            continue
-        if rule.action == "hold" and rule.relays:
-            what, remedy = "is no use to a rule that holds", 'remove it, or write action = "relay"'
-            yield Mistake(values.origins[f"{path}.relays"], f"{shown}.relays", what, remedy)
-        if rule.action == "relay" and not rule.relays:
+            yield Mistake(values.begun[path], _shown_path(path), what, remedy)
+        wrong = [*_idle_keys(rule, unfit), *_contradictions(rule, unfit), *_unknown_relays(rule, known)]
+        for name, place, what, remedy in wrong:
+            # Defaults and keys that do not fit stand nowhere, or are told of already.
+            if name in given:
+                shown = f"{_shown_path(path)}.{name}{place}"
+                yield Mistake(values.origins[f"{path}.{name}"], shown, what, remedy)
+        if rule.action == "relay" and not rule.relays and not unfit & {"relays", "action"}:
             remedy = f'write relays = ["{settings.default_relay().name}"], or action = "hold"'
-            yield Mistake(here, f"{shown}.relays", "is missing", remedy)
-        for place, name in enumerate(rule.relays):
-            if name not in known:
-                near = get_close_matches(name, known, 1)
-                remedy = f"did you mean {near[0]}?" if near else f"write one of {', '.join(known)}"
-                what = f'there is no relay called "{name}"'
-                yield Mistake(values.origins[f"{path}.relays"], f"{shown}.relays[{place}]", what, remedy)
+            yield Mistake(values.begun[path], f"{_shown_path(path)}.relays", "is missing", remedy)
+
+
+_Wrong = tuple[str, str, str, str]
+"""Key of a rule, which element of it, what is wrong, what to do."""
+
+
+def _idle_keys(rule: Rule, unfit: Set[str]) -> Iterator[_Wrong]:
+    """Keys that do nothing beside the others."""
+    doing = {"hold": "holds", "discard": "discards", "refuse": "refuses"}
+    if "action" not in unfit:
+        if rule.action in doing:
+            what = f"is no use to a rule that {doing[rule.action]}"
+            yield "relays", "", what, 'remove it, or write action = "relay"'
+            yield "weights", "", what, 'remove it, or write action = "relay"'
+        if rule.action == "refuse":
+            yield "copy_to", "", "cannot be: what is refused is not there", "remove it"
+            for name in _OF_CONTENT:
+                what = "is not known at RCPT, where a rule refuses"
+                yield name, "", what, 'remove it, or write action = "discard"'
+        else:
+            yield "reply", "", "is no use to a rule that does not refuse", 'remove it, or action = "refuse"'
+    if not rule.time and "time" not in unfit:
+        yield "time_zone", "", "is no use to a rule without time", 'write time = ["Mon-Fri 08:00-18:00"]'
+
+
+def _contradictions(rule: Rule, unfit: Set[str]) -> Iterator[_Wrong]:
+    """Keys that do not go with one another."""
+    if None not in (rule.min_bytes, rule.max_bytes) and (rule.min_bytes or 0) > (rule.max_bytes or 0):
+        remedy = f"write at least {rule.min_bytes}, so that there is such a size"
+        yield "max_bytes", "", f"{rule.max_bytes} is below min_bytes ({rule.min_bytes})", remedy
+    if rule.action == "relay" and not unfit & {"action", "relays", "weights"}:
+        if len(rule.weights) != len(rule.relays):
+            what = f"{len(rule.weights)} weights do not go with {len(rule.relays)} relays"
+            yield "weights", "", what, "write a number for each relay, in their order"
+        elif not any(rule.weights):
+            yield "weights", "", "says that no relay is tried first", "write one that is above 0"
+    if rule.copy_to and rule.action != "refuse":
+        yield "copy_to", "", "cannot be yet: this version makes no copies", "remove it"
+
+
+def _unknown_relays(rule: Rule, known: Sequence[str]) -> Iterator[_Wrong]:
+    named = [("relays", f"[{place}]", name) for place, name in enumerate(rule.relays)]
+    for key, place, name in [*named, ("copy_to", "", rule.copy_to)]:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            remedy = f"did you mean {near[0]}?" if near else f"write one of {', '.join(known)}"
+            yield key, place, f'there is no relay called "{name}"', remedy
+
+
+def _check_logins(settings: Settings, values: _Values) -> Iterator[Mistake]:
+    for login in settings.logins:
+        path = f"{LOGINS}.{login.name}"
+        if not login.password and f"{path}.password" not in values.unfit:
+            remedy = "write a hash of its password: `dispatch login hash` makes one"
+            yield Mistake(values.begun[path], f"{_shown_path(path)}.password", "is missing", remedy)
 
 
 def _shown_path(path: str) -> str:

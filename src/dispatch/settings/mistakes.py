@@ -18,7 +18,7 @@ from typing import Literal, NamedTuple
 class Origin(NamedTuple):
     """Which source a value came from."""
 
-    source: Literal["command line", "environment", "file", "default", "inherited"]
+    source: Literal["command line", "environment", "file", "database", "default", "inherited"]
     place: str = ""
     """File and line, name of the variable, or the key that the value is inherited from."""
 

@@ -1,7 +1,8 @@
 """The settings: every key with its type, its default, its limits, its meaning, and who needs it.
 
-This page is the only place where a key is declared. From it come the checks of what an operator wrote,
-the names of the environment variables, `dispatch config`, the snapshots that the processes read, and
+This page, with `relay_keys`, `rule_keys` and `login_keys` for what there may be many of, and `mail_keys` for
+a host's own mail, is the only place where a key is declared. From it come the checks of what an operator
+wrote, the names of the environment variables, `dispatch config`, the snapshots that the processes read, and
 the reference page of the manual.
 
 Rules:
@@ -21,33 +22,29 @@ import msgspec
 from dispatch.observe import LEVELS, Level
 from dispatch.policy.uncertain import UncertainPolicy
 from dispatch.settings import kinds
-from dispatch.settings.keys import Entry, Section, entries_of, live, restart
+from dispatch.settings.keys import Entry, Role, Section, entries_of, live, restart
 from dispatch.settings.kinds import Choice, Flag, ListOf, Number, Text
+from dispatch.settings.login_keys import Login
+from dispatch.settings.mail_keys import Mail
+from dispatch.settings.quantities import (
+    AGE,
+    AMOUNT,
+    MESSAGE_SIZE,
+    OWN_NAME,
+    PORT,
+    RETRIES,
+    RETRY_DELAYS,
+    UNCERTAIN_POLICY,
+    timeout,
+)
+from dispatch.settings.relay_keys import Relay
+from dispatch.settings.rule_keys import Rule
 from dispatch.smtp.body import NewlinePolicy
 
-_YEAR_HOURS = 24 * 365
-_DAY_SECONDS = 86_400
 _TERABYTE_MB = 1 << 20
-_GIGABYTE = 1 << 30
 
-_PORT = Number(1, 65_535)
 _FLAG = Flag()
-_AMOUNT = Number(1, 1_000_000)
-_SWITCH = Choice(("auto", "off"))
-_HOST_NAME = r"(?=.{1,255}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*\.?"
-_MESSAGE_SIZE = Number(0, 2 * _GIGABYTE, "bytes", zero="no limit")
-_RETRIES = Number(0, 1_000_000, none=True)
-_RETRY_DELAYS = ListOf(Number(0, _YEAR_HOURS * 3600, "seconds", whole=False), at_least=1, distinct=False)
-_AGE = Number(0, _YEAR_HOURS, "hours", whole=False, none=True)
-_UNCERTAIN_POLICY = Choice(typing.get_args(UncertainPolicy))
 _MEBIBYTES = Number(0, _TERABYTE_MB, "MiB")
-_NAME = Text(
-    "name", r"(?=.{1,64}$)[a-z0-9]+(-[a-z0-9]+)*", "small letters, digits and single hyphens between them"
-)
-
-
-def _timeout(low: int = 1) -> Number:
-    return Number(low, _DAY_SECONDS, "seconds", whole=False)
 
 
 class Listener(Section, frozen=True, kw_only=True):
@@ -57,11 +54,19 @@ class Listener(Section, frozen=True, kw_only=True):
         tuple[int, ...],
         restart(
             "supervisor",
-            ListOf(_PORT),
+            ListOf(PORT),
             """Ports for SMTP. One that cannot be bound is skipped with a warning; where port 25 was wanted
             and cannot be had, or none could be bound, port 2525 is added. An empty list: no SMTP.""",
         ),
     ] = (25, 587)
+    tls_ports: Annotated[
+        tuple[int, ...],
+        restart(
+            "supervisor",
+            ListOf(PORT),
+            "Ports on which TLS begins with the connection (RFC 8314). An empty list: none.",
+        ),
+    ] = (465,)
     bind: Annotated[
         tuple[str, ...],
         restart(
@@ -74,7 +79,7 @@ class Listener(Section, frozen=True, kw_only=True):
         str,
         live(
             "intake delivery",
-            Text("host name", _HOST_NAME, "letters, digits, hyphens and dots, like relay.example.org"),
+            OWN_NAME,
             """The name that the relay goes by: in its greeting, in the Received field that it adds, and,
             unless a relay has its own helo_name, in the EHLO that it sends.""",
             default_words="the machine's host name",
@@ -89,11 +94,52 @@ class Listener(Section, frozen=True, kw_only=True):
             ["0.0.0.0/0", "::/0"], and makes an open relay of a machine that strangers can reach.""",
         ),
     ] = ("127.0.0.0/8", "::1/128", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")
+    require_auth: Annotated[
+        bool,
+        live("intake", _FLAG, "Mail is taken from clients that have logged in, and from nobody else."),
+    ] = False
+    allow_unsecure_auth: Annotated[
+        bool,
+        live(
+            "intake",
+            _FLAG,
+            "Logging in is allowed without TLS. Whoever can listen on the way learns the password.",
+        ),
+    ] = False
+    allowed_recipients: Annotated[
+        tuple[str, ...],
+        live(
+            "intake",
+            kinds.AddressPatterns(),
+            "Patterns of recipients that mail is taken for.",
+            default_words="any recipient",
+        ),
+    ] = ()
+    rate_per_address: Annotated[
+        str,
+        live("intake", kinds.RateList(), "How many messages are taken from one address (IPv6: from a /64)."),
+    ] = "none"
+    rate_per_login: Annotated[
+        str, live("intake", kinds.RateList(), "How many messages are taken from one login.")
+    ] = "none"
+    rate: Annotated[
+        str, live("intake", kinds.RateList(), "How many messages are taken from all clients together.")
+    ] = "none"
+    proxy_protocol_from: Annotated[
+        tuple[str, ...],
+        live(
+            "intake",
+            ListOf(kinds.Network()),
+            """Networks of proxies that announce whom they speak for (PROXY protocol, versions 1 and 2). A
+            connection from there must begin with such a header; from anywhere else none is believed. Their
+            addresses are never locked out of AUTH. An empty list is nobody.""",
+        ),
+    ] = ()
     max_message_bytes: Annotated[
         int,
         live(
             "intake",
-            _MESSAGE_SIZE,
+            MESSAGE_SIZE,
             "The largest message that is taken, counted as RFC 1870 says; announced with SIZE.",
         ),
     ] = 26_214_400
@@ -105,16 +151,28 @@ class Listener(Section, frozen=True, kw_only=True):
         float,
         live(
             "intake",
-            _timeout(),
+            timeout(),
             "How long a client may take for a command, or for a kibibyte of content; then it is cut.",
         ),
     ] = 60.0
     max_connections: Annotated[
-        int, live("intake", _AMOUNT, "Connections at once, of all clients; one more is answered 421.")
+        int, live("intake", AMOUNT, "Connections at once, of all clients; one more is answered 421.")
     ] = 1000
     max_connections_per_ip: Annotated[
-        int, live("intake", _AMOUNT, "Connections at once from one address; one more is answered 421.")
+        int, live("intake", AMOUNT, "Connections at once from one address; one more is answered 421.")
     ] = 100
+    max_bad_commands: Annotated[
+        int,
+        live(
+            "intake",
+            Number(1, 1000),
+            "Errors that a client may make between two messages; one more closes the connection.",
+        ),
+    ] = 20
+    max_transactions: Annotated[
+        int | None,
+        live("intake", Number(1, 1_000_000, none=True), "Messages that one connection may begin."),
+    ] = None
     max_received: Annotated[
         int,
         live(
@@ -158,7 +216,7 @@ class Spool(Section, frozen=True, kw_only=True):
         int | None,
         live(
             "delivery",
-            _RETRIES,
+            RETRIES,
             "Attempts after the first one, for each recipient. 0 is no retry.",
         ),
     ] = None
@@ -166,14 +224,14 @@ class Spool(Section, frozen=True, kw_only=True):
         tuple[float, ...],
         live(
             "delivery",
-            _RETRY_DELAYS,
+            RETRY_DELAYS,
             """The longest wait before each retry; the last one repeats. The wait itself is drawn between
             nothing and that, so that retries do not come in waves.""",
         ),
     ] = (30.0, 300.0, 1800.0, 7200.0)
     max_age_hours: Annotated[
         float | None,
-        live("delivery", _AGE, "How long a message is tried; the attempt after that is the last one."),
+        live("delivery", AGE, "How long a message is tried; the attempt after that is the last one."),
     ] = 96.0
     failed_retention_days: Annotated[
         int,
@@ -220,7 +278,7 @@ class Queue(Section, frozen=True, kw_only=True):
         UncertainPolicy,
         live(
             "delivery",
-            _UNCERTAIN_POLICY,
+            UNCERTAIN_POLICY,
             """What follows when a message was sent whole and no reply came back, so that nobody knows
             whether it arrived (RFC 1047): try again and risk a duplicate, hold it for a person, or give up
             and risk a loss.""",
@@ -239,6 +297,52 @@ class Queue(Section, frozen=True, kw_only=True):
             that fails doubles the wait, up to 900 seconds.""",
         ),
     ] = 30.0
+
+
+class Bounce(Section, frozen=True, kw_only=True):
+    """What senders are told of mail that could not be delivered, or not yet (RFC 3464). Whether they are told
+    is a key of each relay, dsn; mail with a null reverse-path is never answered."""
+
+    sender: Annotated[
+        str,
+        live(
+            "control",
+            Text(
+                "mail address",
+                r"(?=.{3,254}$)[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9._-]+",
+                "like postmaster@example.org",
+            ),
+            """The address that notices are from, in their header; their reverse-path is the null one, so that
+            no notice is ever answered with another.""",
+            default_words="MAILER-DAEMON at listener.server_name",
+        ),
+    ] = ""
+    delay_notice_hours: Annotated[
+        float | None,
+        live(
+            "control",
+            AGE,
+            """After how long a sender is told that a message still waits, once for each recipient. With
+            "none" nobody is told of delays.""",
+        ),
+    ] = 4.0
+    gather_seconds: Annotated[
+        float,
+        live(
+            "control",
+            Number(0, 3600, "seconds", whole=False),
+            "What happens to recipients of one message within this time goes into one notice.",
+        ),
+    ] = 60.0
+    return_content_max_bytes: Annotated[
+        int,
+        live(
+            "control",
+            Number(0, 3_145_728, "bytes"),
+            """The largest message that goes back whole where its sender asked for that (RET=FULL). Where
+            nothing was asked for, it is at most 262144. Of a larger one the header goes back.""",
+        ),
+    ] = 1_048_576
 
 
 class Logging(Section, frozen=True, kw_only=True):
@@ -275,210 +379,23 @@ class Logging(Section, frozen=True, kw_only=True):
     log_denied: Annotated[bool, live("intake", _FLAG, "A line for each client that was turned away.")] = True
 
 
-class Relay(Section, frozen=True, kw_only=True):
-    """A next hop for mail, each in a table `[[relays]]` of its own. Without any, everything is captured:
-    kept on this machine and sent nowhere. A single relay is the default; of several, one must say so.
-
-    Outside the file a relay goes by its name: `--set relays.smarthost.port=587`,
-    `DISPATCH_RELAYS__SMARTHOST__PORT=587`. A name that the file does not have makes a new relay."""
-
-    name: Annotated[
-        str,
-        live(
-            "intake delivery",
-            _NAME,
-            "What it is called in the log, the history and on the command line.",
-            required=True,
-        ),
-    ]
-    kind: Annotated[
-        Literal["smtp", "capture"],
-        live(
-            "delivery",
-            Choice(("smtp", "capture")),
-            "An SMTP host, or capture: mail is kept in the local inbox and sent nowhere.",
-        ),
-    ] = "smtp"
-    enabled: Annotated[
-        bool,
-        live(
-            "delivery",
-            _FLAG,
-            "Mail for a relay that is switched off waits. It never goes to another relay by accident.",
-        ),
-    ] = True
-    default: Annotated[bool, live("intake delivery", _FLAG, "Takes the mail that nothing else claims.")] = (
-        False
-    )
-    host: Annotated[
-        str,
-        live(
-            "delivery",
-            Text("host", rf"({_HOST_NAME}|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*)", "a host name or an IP address"),
-            "Where it listens. Must be given for an SMTP host.",
-            default_words="none",
-        ),
-    ] = ""
-    port: Annotated[int, live("delivery", _PORT, "The port that it listens on.")] = 25
-    tls: Annotated[
-        Literal["none"], live("delivery", Choice(("none",)), "How the connection is encrypted: not at all.")
-    ] = "none"
-    helo_name: Annotated[
-        str,
-        live(
-            "delivery",
-            Text("host name", _HOST_NAME, "letters, digits, hyphens and dots, like relay.example.org"),
-            "How this relay introduces itself to the host.",
-            inherits="listener.server_name",
-        ),
-    ] = ""
-    max_concurrency: Annotated[int, live("delivery", Number(1, 10_000), "Connections to it at once.")] = 20
-    max_message_bytes: Annotated[
-        int,
-        live(
-            "intake",
-            _MESSAGE_SIZE,
-            "The largest message that it takes. Where it is the default relay, a larger one is not accepted.",
-        ),
-    ] = 0
-    pipelining: Annotated[
-        Literal["auto", "off"],
-        live(
-            "delivery", _SWITCH, "Commands are sent together where the host offers it (RFC 2920), or never."
-        ),
-    ] = "auto"
-    chunking: Annotated[
-        Literal["auto", "off"],
-        live("delivery", _SWITCH, "Content is sent with BDAT where the host offers it (RFC 3030), or never."),
-    ] = "auto"
-    idle_seconds: Annotated[
-        float,
-        live("delivery", _timeout(0), "How long a connection is kept open for the next message."),
-    ] = 30.0
-    messages_per_connection: Annotated[
-        int, live("delivery", _AMOUNT, "After so many messages a new connection is made.")
-    ] = 1000
-    connect_timeout_seconds: Annotated[
-        float,
-        live(
-            "delivery",
-            _timeout(),
-            "How long connecting may take, all addresses of the host together. The greeting may then take the"
-            " five minutes of RFC 5321.",
-        ),
-    ] = 30.0
-    end_of_data_timeout_seconds: Annotated[
-        float,
-        live(
-            "delivery",
-            _timeout(),
-            """How long the host may think after it has the whole message. Giving up earlier makes
-            duplicates: RFC 5321 section 4.5.3.2.6 asks for ten minutes.""",
-        ),
-    ] = 600.0
-    verbatim: Annotated[
-        bool,
-        live(
-            "delivery",
-            _FLAG,
-            "Bcc and X-Dispatch-* fields are left in the message; they are removed otherwise.",
-        ),
-    ] = False
-    max_retries: Annotated[
-        int | None,
-        live("delivery", _RETRIES, "As spool.max_retries, for this relay.", inherits="spool.max_retries"),
-    ] = None
-    retry_delays_seconds: Annotated[
-        tuple[float, ...],
-        live(
-            "delivery",
-            _RETRY_DELAYS,
-            "As spool.retry_delays_seconds, for this relay.",
-            inherits="spool.retry_delays_seconds",
-        ),
-    ] = (30.0, 300.0, 1800.0, 7200.0)
-    max_age_hours: Annotated[
-        float | None,
-        live("delivery", _AGE, "As spool.max_age_hours, for this relay.", inherits="spool.max_age_hours"),
-    ] = 96.0
-    uncertain_policy: Annotated[
-        UncertainPolicy,
-        live(
-            "delivery",
-            _UNCERTAIN_POLICY,
-            "As queue.uncertain_policy, for this relay.",
-            inherits="queue.uncertain_policy",
-        ),
-    ] = "retry"
-
-
 CAPTURE_RELAY = Relay(name="capture", kind="capture", default=True)
 """Takes everything where no relay is configured."""
 
 
-class Rule(Section, frozen=True, kw_only=True):
-    """Which relay takes which mail, each rule in a table `[[rules]]` of its own. It needs a condition, sender
-    or recipient; where both are given, both must hold. The smaller priority goes first, then the narrower
-    rule (by its recipient, then by its sender), then the one that stands first; the first that matches
-    decides. A message whose recipients match different rules is split. What no rule matches takes the
-    default relay.
+class Certificate(msgspec.Struct, frozen=True):
+    """The shared certificate with its key: what TLS shows to clients. It is no setting: the relay makes and
+    renews it, or it is uploaded."""
 
-    A condition is a list of patterns, of which one must match: an address (`alice@example.org`), a domain
-    (`example.org` or `*@example.org`), the domains below one (`*.example.org`), or a glob
-    (`news-*@example.org`; `*` is any run of characters, `?` is one). `*` alone is everybody, `<>` the null
-    sender. Upper and lower case are the same in domains and not the same before the `@`. One text with
-    commas is a list, too. `dispatch route simulate FROM TO` shows what the rules do."""
+    chain_pem: bytes
+    key_pem: bytes
 
-    name: Annotated[
-        str,
-        live(
-            "delivery",
-            _NAME,
-            "What it is called in the log and on the command line.",
-            required=True,
-        ),
-    ]
-    priority: Annotated[
-        int, live("delivery", Number(0, 1_000_000), "Rules with a smaller number are looked at first.")
-    ] = 100
-    enabled: Annotated[bool, live("delivery", _FLAG, "A rule that is switched off matches nothing.")] = True
-    sender: Annotated[
-        tuple[str, ...],
-        live(
-            "delivery",
-            kinds.AddressPatterns(),
-            "Patterns of the envelope's sender (MAIL FROM), not of the From field.",
-            default_words="any sender",
-        ),
-    ] = ()
-    recipient: Annotated[
-        tuple[str, ...],
-        live(
-            "delivery",
-            kinds.AddressPatterns(),
-            "Patterns of the envelope's recipient (RCPT TO), not of the To field.",
-            default_words="any recipient",
-        ),
-    ] = ()
-    action: Annotated[
-        Literal["relay", "hold"],
-        live(
-            "delivery",
-            Choice(("relay", "hold")),
-            "What happens to its mail: a relay takes it, or it is held for a person.",
-        ),
-    ] = "relay"
-    relays: Annotated[
-        tuple[str, ...],
-        live(
-            "delivery",
-            ListOf(_NAME, at_least=1),
-            """The relays that may take its mail, by name and in order. One that is switched off is passed
-            over; the first that is left takes the mail, and what it does not take is tried there again, not
-            at the next one. Where none is left the mail is held.""",
-            default_words="none; one must be given unless the action is hold",
-        ),
-    ] = ()
+    def __repr__(self) -> str:
+        return "Certificate(...)"
+
+
+CERTIFICATE_ROLES: frozenset[Role] = frozenset({"intake"})
+"""Who is told."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -487,10 +404,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     listener: Listener = Listener()
     spool: Spool = Spool()
     queue: Queue = Queue()
+    mail: Mail = Mail()
+    bounce: Bounce = Bounce()
     logging: Logging = Logging()
     relays: tuple[Relay, ...] = ()
     """As configured; what works with relays asks for `effective_relays`."""
     rules: tuple[Rule, ...] = ()
+    logins: tuple[Login, ...] = ()
+    certificate: Certificate | None = None
 
     def effective_relays(self) -> tuple[Relay, ...]:
         """The configured relays, or the one that captures everything."""
@@ -513,15 +434,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 RELAYS = "relays"
 RULES = "rules"
-REPEATED = {RELAYS: "relay", RULES: "rule"}
+LOGINS = "logins"
+REPEATED = {RELAYS: "relay", RULES: "rule", LOGINS: "login"}
 """Sections of which there is a table for each of something, told apart by its name; and what it is."""
 SECTIONS: dict[str, type[Section]] = {
     "listener": Listener,
     "spool": Spool,
     "queue": Queue,
+    "mail": Mail,
+    "bounce": Bounce,
     "logging": Logging,
     RELAYS: Relay,
     RULES: Rule,
+    LOGINS: Login,
 }
 """In the order of the manual."""
 KEYS = {name: entries_of(name, model, repeated=name in REPEATED) for name, model in SECTIONS.items()}
@@ -537,5 +462,8 @@ def all_keys() -> list[Entry]:
 
 def find_key(path: str) -> Entry | None:
     """The key that a path names: `listener.ports`, or `relays.NAME.port` with any name."""
-    section, *names = path.split(".")
-    return KEYS[section].get(names[1]) if section in REPEATED and len(names) == 2 else PLAIN_KEYS.get(path)
+    section, _, rest = path.partition(".")
+    # A name may hold dots, as a login's does that is an address; a key does not.
+    name, dot, key = rest.rpartition(".")
+    named = section in REPEATED and dot and name and (section == LOGINS or "." not in name)
+    return KEYS[section].get(key) if named else PLAIN_KEYS.get(path)

@@ -3,8 +3,10 @@
 - The file is TOML: tables for sections, `[[relays]]` for each relay, `[[rules]]` for each rule.
 - The environment has `DISPATCH_<SECTION>__<KEY>`, and `DISPATCH_RELAYS__<NAME>__<KEY>` where a hyphen of
   the name is written `_`; rules as relays. Other `DISPATCH_*` variables are none of ours (Kubernetes makes
-  some for a service of that name): they are ignored, with one warning for all of them.
+  some for a service of that name): they are ignored, with one warning for all of them. `deployment` reads the
+  few of a small one.
 - The command line has `--set section.key=value`.
+- The database (`dispatch.store.settings`) has relays, rules and logins; `load` is handed what it says.
 
 Traps: tomllib tells no line numbers, so they are found again by looking for the key, which multi-line
 strings could mislead. The answer is only ever shown to a person.
@@ -46,6 +48,8 @@ class Given(NamedTuple):
     origin: Origin
     spelled: str
     """The key as this source spells it: `relays[0].port` in the file."""
+    withheld: bool = False
+    """A secret is there, and was not opened: the value stands for nothing."""
 
     @property
     def path(self) -> str:
@@ -199,11 +203,13 @@ def _from_text(words: Sequence[str], value: str, origin: Origin) -> tuple[list[G
     spelled = ".".join(words)
     if section not in REPEATED:
         return [Given(section, ".".join(words[1:]), value, True, origin, spelled)], []
-    if len(words) != 3 or name == "name":
+    if len(words) < 3 or name == "name":
         remedy = f"write {section}.NAME.key; the name is the word in the middle"
         return [], [Mistake(origin, spelled, f"names no {REPEATED[section]} and key", remedy)]
-    table = f"{section}.{words[1]}"
+    # A login's name may hold dots.
+    called = ".".join(words[1:-1])
+    table = f"{section}.{called}"
     return [
-        Given(table, "name", words[1], True, origin, table),
+        Given(table, "name", called, True, origin, table),
         Given(table, name, value, True, origin, spelled),
     ], []

@@ -7,7 +7,8 @@ Shared: `grammar` (what stands between a verb and its CRLF), `body` (content on 
 
 The server, in the order of its bytes: `lines` (command lines out of what arrives), `commands` (a line to a
 typed command), `states` (what is allowed when: the table), `content` (a message on its way in), `server` (the
-conversation), `events` (what it tells its driver), `wording` (its replies), `server_settings`.
+conversation), `server_auth` (AUTH within it), `sasl` (its mechanisms), `events` (what it tells its driver),
+`wording` (its replies), `server_settings`.
 
 The client: `client_preparation` (a transaction to what will be said), `client_commands` (the only place that
 writes command lines), `client_content`, `replies` (what the peer says back), `client_extensions` (what it can

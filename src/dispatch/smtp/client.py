@@ -6,6 +6,7 @@ The driver's contract::
     core.begin(exchange)             when there is `room`
     core.next_event()                until None
     core.end_content(exchange, ...)  the one call that puts an end of data into the output
+    core.secured(tls)                the handshake that `TlsWanted` asked for has succeeded
     core.take_output()               buffers to write, in order, after the events
 
 Groups (RFC 2920): where the host offers PIPELINING, MAIL, all RCPT and DATA go out in one write. DATA ends a
@@ -26,9 +27,12 @@ Traps, each with a test:
 - 421 closes the session wherever it comes (RFC 5321 section 3.8); to a command that crossed it on a kept
   connection it is no answer.
 - Behind a failed BDAT the state is indeterminate until RSET (RFC 3030 section 2).
+- Clear text behind the 220 to STARTTLS would be taken for answers given under TLS (CVE-2021-38371): it ends
+  the session, wherever the bytes were cut.
 
-Deliberately not here: time (the driver asks `awaited` and keeps the deadline), the *sending* record (the
-driver makes it directly before `end_content`), and what a refusal means for the mail (`policy.verdict`).
+Deliberately not here: what is said before the first exchange (`client_opening`), time (the driver asks
+`awaited` and keeps the deadline), the *sending* record (the driver makes it directly before `end_content`),
+and what a refusal means for the mail (`policy.verdict`).
 """
 
 from __future__ import annotations
@@ -39,7 +43,8 @@ from typing import Any, Generic
 
 from dispatch.mail.reply import Reply
 from dispatch.mail.report import Fault, FaultKind, Stage
-from dispatch.smtp.client_commands import UnwritableCommand, command, helo_argument
+from dispatch.smtp.client_auth import Credentials
+from dispatch.smtp.client_commands import UnwritableCommand, command
 from dispatch.smtp.client_content import Framing
 from dispatch.smtp.client_exchange import (
     Closed,
@@ -49,9 +54,11 @@ from dispatch.smtp.client_exchange import (
     Exchange,
     K,
     Ready,
+    TlsWanted,
     Untried,
 )
-from dispatch.smtp.client_extensions import NO_EXTENSIONS, parse_extensions
+from dispatch.smtp.client_extensions import NO_EXTENSIONS
+from dispatch.smtp.client_opening import GaveUp, Handshake, Move, Opened, Opening, Say, Security
 from dispatch.smtp.client_preparation import Chunking, Unsuited, prepare
 from dispatch.smtp.client_states import PHASE_MOVES, PHASE_STAGE, STEPS, Awaited, Phase, Step
 from dispatch.smtp.replies import ReplyParser, ReplyViolation, ViolationReason
@@ -71,13 +78,20 @@ class ClientCore(Generic[K]):
         chunking: Chunking = "auto",
         peer: str = "",
         tls: str | None = None,
+        security: Security = "none",
+        credentials: Credentials | None = None,
+        had_tls: bool = False,
     ) -> None:
-        """Raises `UnwritableCommand` for a `helo_name` that is not one word of ASCII."""
+        """`tls`: the connection has it from its first byte (RFC 8314 section 3). `had_tls`: the host offered
+        STARTTLS before. Raises `UnwritableCommand` for a `helo_name` that is not one word of ASCII.
+        """
         self.phase = Phase.GREETING
         self.extensions = NO_EXTENSIONS
+        """Those in force, once `Ready`; what was offered before the handshake never is."""
         self.peer = peer
         self.tls = tls
-        self._helo_name = helo_argument(helo_name)
+        """Protocol and cipher, for the record; None in clear text."""
+        self._opening = Opening(helo_name, security, credentials, had_tls=had_tls)
         self._pipelining_wished = pipelining
         self._grouped = False
         self._chunking: Chunking = chunking
@@ -162,10 +176,21 @@ class ClientCore(Generic[K]):
         parser = self._parser
         parser.receive(data)
         try:
-            while (reply := parser.next_reply()) is not None:
+            while self.phase is not Phase.TLS and (reply := parser.next_reply()) is not None:
                 self._take(reply)
+            if self.phase is Phase.TLS and parser.pending:
+                raise ReplyViolation(ViolationReason.BEHIND_STARTTLS)
         except ReplyViolation as violation:
-            self.lost(Fault(FaultKind.PROTOCOL, str(violation)))
+            # Broken answers to AUTH may quote what was said.
+            detail = violation.reason if self.phase is Phase.AUTH else violation
+            self.lost(Fault(FaultKind.PROTOCOL, str(detail)))
+
+    def secured(self, tls: str) -> None:
+        """The handshake succeeded, with this protocol and cipher: all begins anew (RFC 3207 section 4.2)."""
+        assert self.phase is Phase.TLS, "no handshake was asked for"
+        self.tls = tls
+        self._parser = ReplyParser()
+        self._follow(self._opening.hello())
 
     def begin(self, exchange: Exchange[K]) -> None:
         """Start it as soon as the protocol allows; behind the current one if there is one."""
@@ -175,6 +200,7 @@ class ClientCore(Generic[K]):
         assert self.room, "one exchange already waits behind the current one"
         exchange.peer = self.peer
         exchange.tls = self.tls
+        exchange.dsn = self.extensions.dsn
         try:
             prepare(exchange, self.extensions, self._chunking, grouped=self._grouped)
         except (Unsuited, UnwritableCommand) as reason:
@@ -270,6 +296,8 @@ class ClientCore(Generic[K]):
         if self.phase is Phase.CLOSED:
             return
         self.replies_taken += 1
+        if self.phase is Phase.AUTH:
+            reply = self._opening.redacted(reply)
         if reply.code == 421:
             self._told_to_go(reply)
             return
@@ -301,35 +329,28 @@ class ClientCore(Generic[K]):
                 self._events.append(Done(current, current.outcome or current.settled(reply, current.stage)))
         self._end(reply, None)
 
-    def _on_greeting(self, reply: Reply, step: Step) -> None:
-        if step is Step.REFUSED:
-            self._end(reply, None)
-            return
-        self._move_to(Phase.EHLO)
-        self._output.append(command("EHLO", self._helo_name))
-        self._await((Awaited.EHLO,))
+    def _on_opening(self, reply: Reply, step: Step) -> None:
+        self._follow(self._opening.answered(self.phase, reply, step, encrypted=self.tls is not None))
 
-    def _on_ehlo(self, reply: Reply, step: Step) -> None:
-        if step is Step.REFUSED:
-            self._end(reply, None)
-        elif step is Step.FALL_BACK:
-            self._move_to(Phase.HELO)
-            self._output.append(command("HELO", self._helo_name))
-            self._await((Awaited.HELO,))
-        else:
-            self.extensions = parse_extensions(reply)
-            self._grouped = self._pipelining_wished and self.extensions.pipelining
-            self._become_ready()
-
-    def _on_helo(self, reply: Reply, step: Step) -> None:
-        if step is Step.REFUSED:
-            self._end(reply, None)
-        else:
-            self._become_ready()
-
-    def _become_ready(self) -> None:
-        self._move_to(Phase.READY)
-        self._events.append(Ready())
+    def _follow(self, move: Move) -> None:
+        match move:
+            case Say(phase, line, awaited):
+                if phase is not self.phase:
+                    self._move_to(phase)
+                self._output.append(line)
+                self._await((awaited,))
+            case Handshake():
+                self._move_to(Phase.TLS)
+                if self._parser.pending:
+                    raise ReplyViolation(ViolationReason.BEHIND_STARTTLS)
+                self._events.append(TlsWanted())
+            case Opened():
+                self.extensions = self._opening.extensions
+                self._grouped = self._pipelining_wished and self.extensions.pipelining
+                self._move_to(Phase.READY)
+                self._events.append(Ready())
+            case GaveUp(stage, reply, fault):
+                self._end(reply, fault, stage=stage)
 
     def _on_mail(self, reply: Reply, step: Step) -> None:
         current = self._current
@@ -498,8 +519,15 @@ class ClientCore(Generic[K]):
         else:
             self._write_envelope_if_due()
 
-    def _end(self, reply: Reply | None, fault: Fault | None, *, pipelining_broken: bool = False) -> None:
-        stage = PHASE_STAGE.get(self.phase)
+    def _end(
+        self,
+        reply: Reply | None,
+        fault: Fault | None,
+        *,
+        stage: Stage | None = None,
+        pipelining_broken: bool = False,
+    ) -> None:
+        stage = stage or PHASE_STAGE.get(self.phase)
         self._move_to(Phase.CLOSED)
         for exchange in (self._next, self._unwritten):
             if exchange is not None:
@@ -543,9 +571,11 @@ _TOO_LATE = Fault(FaultKind.DROPPED, "the session ended before its turn")
 
 _Handler = Callable[[ClientCore[Any], Reply, Step], None]
 _HANDLERS: dict[Awaited, _Handler] = {
-    Awaited.GREETING: ClientCore._on_greeting,
-    Awaited.EHLO: ClientCore._on_ehlo,
-    Awaited.HELO: ClientCore._on_helo,
+    Awaited.GREETING: ClientCore._on_opening,
+    Awaited.EHLO: ClientCore._on_opening,
+    Awaited.HELO: ClientCore._on_opening,
+    Awaited.STARTTLS: ClientCore._on_opening,
+    Awaited.AUTH: ClientCore._on_opening,
     Awaited.MAIL: ClientCore._on_mail,
     Awaited.RCPT: ClientCore._on_rcpt,
     Awaited.DATA: ClientCore._on_data,

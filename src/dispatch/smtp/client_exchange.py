@@ -29,6 +29,7 @@ class Exchange(Generic[K]):
         "blind",
         "chained",
         "commands",
+        "dsn",
         "envelope",
         "framing",
         "key",
@@ -83,6 +84,8 @@ class Exchange(Generic[K]):
         """Set early when MAIL was refused: the answers to the rest of the group change nothing."""
         self.peer = ""
         self.tls: str | None = None
+        self.dsn = False
+        """The host offers it (RFC 3461)."""
 
     @property
     def untouched(self) -> bool:
@@ -93,18 +96,18 @@ class Exchange(Generic[K]):
         """The report when `reply`, given at `stage`, stands for all recipients not refused before."""
         count = len(self.recipients)
         if not self.refusals:
-            return Report(stage, (reply,) * count, None, self.peer, self.tls)
+            return Report(stage, (reply,) * count, None, self.peer, self.tls, (), self.dsn)
         refusals = self.refusals
         if len(refusals) == count:
             stage = Stage.RCPT
         replies = tuple(refusals.get(position, reply) for position in range(count))
         stages = tuple(Stage.RCPT if position in refusals else stage for position in range(count))
-        return Report(stage, replies, None, self.peer, self.tls, stages)
+        return Report(stage, replies, None, self.peer, self.tls, stages, self.dsn)
 
     def refused(self) -> Report:
         """The report when every recipient was refused at RCPT."""
         replies = tuple(self.refusals[position] for position in range(len(self.recipients)))
-        return Report(Stage.RCPT, replies, None, self.peer, self.tls)
+        return Report(Stage.RCPT, replies, None, self.peer, self.tls, (), self.dsn)
 
     def broken(self, fault: Fault) -> Report:
         """The report when the conversation ended before everybody had a reply."""
@@ -116,11 +119,16 @@ class Exchange(Generic[K]):
         stage = Stage.END_OF_DATA if self.sent else self.stage
         replies = tuple(map(self.refusals.get, range(count)))
         stages = tuple(stage if reply is None else Stage.RCPT for reply in replies)
-        return Report(stage, replies, fault, self.peer, self.tls, stages if self.refusals else ())
+        stages = stages if self.refusals else ()
+        return Report(stage, replies, fault, self.peer, self.tls, stages, self.dsn)
 
 
 class Ready(NamedTuple):
     """The session is open: exchanges may begin."""
+
+
+class TlsWanted(NamedTuple):
+    """The peer waits for the TLS handshake: then `secured`, or `lost` where it fails (RFC 3207)."""
 
 
 class ContentWanted(NamedTuple, Generic[K]):
@@ -156,4 +164,4 @@ class Closed(NamedTuple):
     """The peer lost its way among grouped commands: talk to this host in lock-step from now on."""
 
 
-Event = Ready | ContentWanted[K] | Done[K] | Untried[K] | Closed
+Event = Ready | TlsWanted | ContentWanted[K] | Done[K] | Untried[K] | Closed

@@ -4,8 +4,7 @@ Two tables. `PHASE_MOVES` is the session's course; `STEPS` says for every awaite
 digit what follows. `421` is in neither: it closes the session wherever it comes (RFC 5321 section 3.8).
 Both are total, so that a hostile server meets no missing entry.
 
-`Phase.STARTTLS` and `Phase.AUTH` have their place here and in `PHASE_MOVES`; a client without them never
-enters those phases.
+A session passes `Phase.STARTTLS`, `TLS` and `AUTH` only where its settings ask for them (`client_opening`).
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ PHASE_MOVES: dict[Phase, frozenset[Phase]] = {
     Phase.GREETING: frozenset({Phase.EHLO, Phase.CLOSED}),
     Phase.EHLO: frozenset({Phase.HELO, Phase.STARTTLS, Phase.AUTH, Phase.READY, Phase.CLOSED}),
     Phase.HELO: frozenset({Phase.READY, Phase.CLOSED}),
-    Phase.STARTTLS: frozenset({Phase.TLS, Phase.READY, Phase.CLOSED}),
+    Phase.STARTTLS: frozenset({Phase.TLS, Phase.AUTH, Phase.READY, Phase.CLOSED}),
     Phase.TLS: frozenset({Phase.EHLO, Phase.CLOSED}),
     Phase.AUTH: frozenset({Phase.READY, Phase.CLOSED}),
     Phase.READY: frozenset({Phase.QUIT, Phase.CLOSED}),
@@ -60,6 +59,9 @@ class Awaited(IntEnum):
     GREETING = 0
     EHLO = auto()
     HELO = auto()
+    STARTTLS = auto()
+    AUTH = auto()
+    """Also each answer to a challenge (RFC 4954 section 4)."""
     MAIL = auto()
     RCPT = auto()
     DATA = auto()
@@ -82,6 +84,8 @@ class Step(Enum):
     """The peer says no, in its own words."""
     FALL_BACK = auto()
     """A host that does not know EHLO is asked with HELO (RFC 5321 section 3.2)."""
+    CONTINUE = auto()
+    """The peer asks for more."""
     CLOSE = auto()
     """There is nothing left to say to this peer."""
     VIOLATION = auto()
@@ -89,6 +93,7 @@ class Step(Enum):
 
 
 _GO, _REFUSED, _VIOLATION, _CLOSE = Step.GO, Step.REFUSED, Step.VIOLATION, Step.CLOSE
+_CONTINUE = Step.CONTINUE
 _ORDINARY = (_GO, _VIOLATION, _REFUSED, _REFUSED)
 
 STEPS: dict[Awaited, tuple[Step, Step, Step, Step]] = {
@@ -96,6 +101,8 @@ STEPS: dict[Awaited, tuple[Step, Step, Step, Step]] = {
     Awaited.GREETING:           (_GO,        _VIOLATION, _REFUSED,  _REFUSED),
     Awaited.EHLO:               (_GO,        _VIOLATION, _REFUSED,  Step.FALL_BACK),
     Awaited.HELO:               (_GO,        _VIOLATION, _REFUSED,  _REFUSED),
+    Awaited.STARTTLS:           _ORDINARY,
+    Awaited.AUTH:               (_GO,        _CONTINUE,  _REFUSED,  _REFUSED),
     Awaited.MAIL:               _ORDINARY,
     Awaited.RCPT:               _ORDINARY,
     Awaited.DATA:               (_VIOLATION, _GO,        _REFUSED,  _REFUSED),

@@ -58,8 +58,8 @@ def split(line: bytes) -> tuple[bytes, str]:
     return verb.upper(), argument.decode("utf-8", "surrogateescape")
 
 
-def parse_mail(argument: str) -> MailOffered | Reply:
-    """RFC 5321 section 4.1.1.2."""
+def parse_mail(argument: str, auth: bool = False) -> MailOffered | Reply:
+    """RFC 5321 section 4.1.1.2. `auth`: AUTH is served, so its parameter is known (RFC 4954 section 3)."""
     usual = _plain_mail(argument)
     if usual is not None:
         address, size, body = usual.groups()
@@ -67,19 +67,20 @@ def parse_mail(argument: str) -> MailOffered | Reply:
             return MailOffered(
                 address or "", int(size) if size else None, cast("BodyType", body.upper()) if body else "7BIT"
             )
-    return parse_any_mail(argument)
+    return parse_any_mail(argument, auth=auth)
 
 
-def parse_any_mail(argument: str) -> MailOffered | Reply:
+def parse_any_mail(argument: str, *, auth: bool = False) -> MailOffered | Reply:
     if argument[:5].upper() != "FROM:":
         return wording.MAIL_SYNTAX
     path = grammar.read_path(argument[5:])
     if path is None:
         return wording.SENDER_ADDRESS_SYNTAX
     reverse_path, rest = path
-    fields = _read_parameters(rest, _MAIL_PARAMETERS)
+    fields = _read_parameters(rest, _MAIL_PARAMETERS_WITH_AUTH if auth else _MAIL_PARAMETERS)
     if isinstance(fields, Reply):
         return fields
+    fields.pop("auth", None)
     if not reverse_path.isascii() and "smtputf8" not in fields:
         return wording.SENDER_NEEDS_SMTPUTF8  # RFC 6531 section 3.5
     return msgspec.convert({"reverse_path": reverse_path, **fields}, MailOffered)
@@ -162,6 +163,12 @@ def _body(value: str | None) -> Field | None:
     return ("body", word) if word in ("7BIT", "8BITMIME") else None
 
 
+def _auth(value: str | None) -> Field | None:
+    """RFC 4954 section 5: who submitted the mail. We take nobody's word for it, and drop it."""
+    known = value and len(value) <= 500 and (value == "<>" or grammar.is_xtext(value))
+    return ("auth", True) if known else None
+
+
 def _word(value: str | None) -> str:
     """In upper case; empty where it is not ASCII, since other letters may become ASCII ones on the way up."""
     return value.upper() if value and value.isascii() else ""
@@ -174,6 +181,7 @@ _MAIL_PARAMETERS: dict[str, _Reader] = {
     "RET": _ret,
     "ENVID": _envid,
 }
+_MAIL_PARAMETERS_WITH_AUTH = {**_MAIL_PARAMETERS, "AUTH": _auth}
 _RECIPIENT_PARAMETERS: dict[str, _Reader] = {"NOTIFY": _notify, "ORCPT": _original}
 
 

@@ -8,6 +8,7 @@ event             asks    the driver
 ================  ======  ===================================================================================
 Hello             yes     any 2yz: the core says its announcement in its place
 TlsOffered        yes     220, writes it, starts TLS, calls `ServerCore.secured`
+AuthOffered       yes     235, and keeps the user while `ServerCore.authenticated` says so; or 535, 454
 MailOffered       yes     250, and begins an envelope
 RecipientOffered  yes     250, and adds to the envelope
 ContentStarted    yes     354, and makes room; asked once a message, for BDAT before the first chunk (the 354
@@ -26,7 +27,7 @@ follow: what was offered whole is the driver's to decide (RFC 1047).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -45,6 +46,24 @@ class Hello(msgspec.Struct, frozen=True, gc=False):
 
 class TlsOffered(msgspec.Struct, frozen=True, gc=False):
     """STARTTLS (RFC 3207); nothing was pipelined behind it."""
+
+
+class AuthOffered(msgspec.Struct, frozen=True, gc=False):
+    """AUTH (RFC 4954): somebody's claim. The core has checked its form, and keeps none of it."""
+
+    mechanism: str
+    """`PLAIN` or `LOGIN`."""
+    user: str
+    """Not empty, without NUL; other control characters may stand in it."""
+    password: bytes
+    """Not empty, any octets; never shown."""
+
+    def __repr__(self) -> str:
+        return f"AuthOffered({self.mechanism!r}, {self.user!r}, password hidden)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """What msgspec would give to those that print in colours holds every field."""
+        return [("mechanism", self.mechanism), ("user", self.user)]
 
 
 class MailOffered(msgspec.Struct, frozen=True, gc=False):
@@ -108,6 +127,7 @@ class Quit(msgspec.Struct, frozen=True, gc=False):
 Event = (
     Hello
     | TlsOffered
+    | AuthOffered
     | MailOffered
     | RecipientOffered
     | ContentStarted

@@ -26,10 +26,11 @@ class BadLine(msgspec.Struct, frozen=True):
 class Input:
     """The client's bytes. `data[at:]` is what is not used up; who reads content moves `at` itself."""
 
-    __slots__ = ("_line_bytes_max", "_skipping", "at", "data")
+    __slots__ = ("_skipping", "at", "data", "line_bytes_max")
 
     def __init__(self, line_bytes_max: int) -> None:
-        self._line_bytes_max = line_bytes_max
+        self.line_bytes_max = line_bytes_max
+        """With CRLF. May change between two lines."""
         self._skipping = False
         self.data = b""
         self.at = 0
@@ -41,6 +42,16 @@ class Input:
     @property
     def empty(self) -> bool:
         return self.at == len(self.data)
+
+    @property
+    def holds_another_line(self) -> bool:
+        """Something came behind the last line; what is left of that one, if it was bad, does not count."""
+        return not (self._skipping or self.empty)
+
+    def forget_used(self) -> None:
+        """Keep nothing of the lines that were taken."""
+        self.data = self.data[self.at :]
+        self.at = 0
 
     def clear(self) -> None:
         self.data = b""
@@ -59,7 +70,7 @@ class Input:
             return self._part_of_line()
         self.at = end + 2
         line = data[at:end]
-        if end + 2 - at > self._line_bytes_max or b"\n" in line or b"\r" in line:
+        if end + 2 - at > self.line_bytes_max or b"\n" in line or b"\r" in line:
             return self._bad(line)
         return line
 
@@ -76,14 +87,14 @@ class Input:
         if self._skipping:
             return None
         line = self.data[self.at :]
-        if b"\n" not in line and len(line) < self._line_bytes_max:
+        if b"\n" not in line and len(line) < self.line_bytes_max:
             return None
         self._skipping = True
         self._skip()
         return self._bad(line)
 
     def _bad(self, line: bytes) -> BadLine:
-        limit = self._line_bytes_max
+        limit = self.line_bytes_max
         line_feed = line.find(b"\n", 0, limit)
         if line_feed >= 0:
             return BadLine(line[:line_feed], wording.BARE_NEWLINE_IN_COMMAND)

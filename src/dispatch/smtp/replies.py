@@ -53,6 +53,7 @@ class ViolationReason(StrEnum):
     MIXED_CODES = "reply lines with different codes"
     UNASKED = "reply before a command"
     OUT_OF_PLACE = "reply that does not fit its command"
+    BEHIND_STARTTLS = "clear text behind the answer to STARTTLS"
 
 
 class ReplyViolation(ValueError):

@@ -7,15 +7,15 @@ section 3.2). The core enforces by itself what needs no policy: sequence (`state
 
 Rules:
 
-- How the bytes were cut makes no difference to events or output. Exceptions, both for clients that speak
-  before they may: bytes behind a STARTTLS (never executed, RFC 3207 section 6 and CVE-2011-0411), and content
-  behind a DATA that was refused (it would be executed as commands).
+- How the bytes were cut makes no difference to events or output. Exceptions, all for clients that speak
+  before they may: bytes behind a STARTTLS (never executed, RFC 3207 section 6 and CVE-2011-0411), content
+  behind a DATA and passwords behind an AUTH that were refused. (What comes later, and is no command, cuts.)
 - A command line ends in CRLF. A bare CR or LF in it refuses all of it, up to the next CRLF: nothing that
   another server may have read as a second command is executed.
 - While the core waits for an answer it keeps what arrives; a driver stops reading then. Otherwise it holds at
   most one command line, or four bytes of content.
 - A chunk of BDAT is read to its end even out of sequence (RFC 3030 section 2): no command can begin in it.
-- AUTH is not served here: it is known, not announced, and answered 502.
+- A password is in no reply, and in no event but the one that asks what it is worth.
 
 It does not know the time, the peer's address, who may send, or where mail goes.
 """
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from typing import Final
 
 from dispatch.mail.reply import Reply
@@ -40,6 +41,7 @@ from dispatch.smtp.commands import (
 )
 from dispatch.smtp.content import Content
 from dispatch.smtp.events import (
+    AuthOffered,
     ContentChunk,
     ContentEnded,
     ContentRefused,
@@ -52,7 +54,8 @@ from dispatch.smtp.events import (
 )
 from dispatch.smtp.grammar import read_hello_name
 from dispatch.smtp.lines import BadLine, Input
-from dispatch.smtp.server_settings import ServerSettings, announcement
+from dispatch.smtp.server_auth import RESPONSE_LINE_BYTES_MAX, Authentication, Denied
+from dispatch.smtp.server_settings import ServerSettings, announcement, serves_auth
 from dispatch.smtp.states import MOVES, OUT_OF_SEQUENCE, Command, State
 
 __all__ = ["ServerCore", "ServerSettings"]
@@ -72,13 +75,14 @@ _Outcome = Event | _Step | None
 class ServerCore:
     """One connection, from greeting to close."""
 
-    def __init__(self, settings: ServerSettings) -> None:
-        if settings.auth_mechanisms:
-            raise ValueError("AUTH is not served by this core")
+    def __init__(self, settings: ServerSettings, *, secured: bool = False) -> None:
+        """`secured`: TLS was up before the greeting (RFC 8314 section 3.3)."""
         self.settings = settings
         self.state = State.CONNECTED
         self.wants_close = False
         """Write the output, then close."""
+        self.authenticated = False
+        """AUTH was answered 235, and TLS did not begin since."""
         self._input = Input(settings.command_line_bytes_max)
         self._eof = False
         self._output: list[bytes] = []
@@ -91,7 +95,9 @@ class ServerCore:
         self._leads_to = State.CONNECTED
         """The state behind the command under way, if it is answered positively."""
 
-        self._secured = False
+        self._secured = secured
+        self._serves_auth = serves_auth(settings, secured=secured)
+        self._authentication = Authentication(settings)
         self._extended = False
         self._bad = 0
         self._idle = 0
@@ -99,6 +105,8 @@ class ServerCore:
 
         self._open = False
         """A transaction that the driver accepted is under way."""
+        self._data_refused = False
+        """The last command was DATA, in some form, and not accepted: what is no command now is content."""
         self._smtputf8 = False
         self._recipients = 0
         self._recipients_refused = 0
@@ -184,7 +192,8 @@ class ServerCore:
         assert self.state is State.HANDSHAKE
         self.state = State.CONNECTED
         self._secured = True
-        self._extended = False
+        self._serves_auth = serves_auth(self.settings, secured=True)
+        self._extended = self.authenticated = False
 
     # Command lines
 
@@ -199,6 +208,7 @@ class ServerCore:
         if command is None:
             known = verb in KNOWN_BUT_NEVER
             return self._refuse_verb(verb, wording.NOT_IMPLEMENTED if known else wording.UNKNOWN_COMMAND)
+        self._data_refused = command is Command.DATA
         leads_to = MOVES[self.state].get(command)
         if leads_to is None:
             return self._out_of_sequence(command, argument)
@@ -207,31 +217,26 @@ class ServerCore:
 
     def _refuse_verb(self, verb: bytes, reply: Reply) -> _Outcome:
         if verb in HTTP_METHODS:
-            self.close(wording.SPEAKS_HTTP)
-        elif verb.startswith(b"BDAT"):
-            self._lose_framing(reply)
-        else:
-            self._refuse(reply)
-        return _AGAIN
+            return self._give_up(wording.SPEAKS_HTTP)
+        if verb.startswith(b"BDAT") or self._data_refused:
+            return self._give_up(wording.CONTENT_BEFORE_GO_AHEAD if self._data_refused else reply)
+        self._data_refused = verb.startswith(b"DATA")
+        if verb == b"AUTH":
+            return self._auth_denied(Denied(reply, more_to_come=True))
+        return self._refuse(reply)
 
     def _out_of_sequence(self, command: Command, argument: str) -> _Outcome:
-        if command is Command.AUTH or (command is Command.STARTTLS and not self.settings.starttls):
-            return self._refuse(wording.NOT_IMPLEMENTED)
         reply = OUT_OF_SEQUENCE[self.state][command]
-        if command is Command.BDAT:
-            return self._swallow_chunk(argument, reply)
+        if command is Command.STARTTLS and not self.settings.starttls:
+            reply = wording.NOT_IMPLEMENTED
+        elif command is Command.AUTH:
+            return self._auth_denied(self._authentication.out_of_sequence(argument, reply))
+        elif command is Command.BDAT:
+            return self._bdat(argument, reply)
         self._refuse(reply)
-        if command is Command.DATA:
-            self._distrust_bytes_behind_data()
-        return _AGAIN
+        return self._distrust(wording.CONTENT_BEFORE_GO_AHEAD) if command is Command.DATA else _AGAIN
 
     # Session commands
-
-    def _ehlo(self, argument: str) -> _Outcome:
-        return self._hello(argument, extended=True)
-
-    def _helo(self, argument: str) -> _Outcome:
-        return self._hello(argument, extended=False)
 
     def _hello(self, argument: str, *, extended: bool) -> _Outcome:
         name = read_hello_name(argument)
@@ -250,7 +255,7 @@ class ServerCore:
         self._reset()  # RFC 5321 section 4.1.4: as if RSET had been said
         self.state = self._leads_to
         if self._extended:
-            self._say(announcement(self.settings, secured=self._secured))
+            self._say(announcement(self.settings, secured=self._secured, authenticated=self.authenticated))
         else:
             self._say(Reply(250, None, (self.settings.server_name,)))
 
@@ -262,8 +267,7 @@ class ServerCore:
         if argument:
             return self._refuse(wording.NO_ARGUMENT_ALLOWED)  # RFC 3207 section 4
         if not self._input.empty:
-            self.close(wording.BYTES_BEHIND_STARTTLS)
-            return _AGAIN
+            return self._give_up(wording.BYTES_BEHIND_STARTTLS)
         self._on_answer = ServerCore._starttls_answered
         return TlsOffered()
 
@@ -275,9 +279,6 @@ class ServerCore:
         if reply.code < 400:
             self.state = self._leads_to
 
-    def _auth(self, argument: str) -> _Outcome:
-        return self._refuse(wording.NOT_IMPLEMENTED)
-
     def _rset(self, argument: str) -> _Outcome:
         if argument:
             return self._refuse(wording.NO_ARGUMENT_ALLOWED)
@@ -288,18 +289,9 @@ class ServerCore:
         self._say(wording.RESET)
         return _AGAIN
 
-    def _noop(self, argument: str) -> _Outcome:
-        return self._remark(wording.NOTHING_DONE)
-
-    def _help(self, argument: str) -> _Outcome:
-        return self._remark(wording.HELP)
-
     def _vrfy(self, argument: str) -> _Outcome:
         """RFC 5321 section 7.3: never tell strangers which mailboxes exist."""
         return self._remark(wording.WILL_NOT_VERIFY) if argument else self._refuse(wording.VERIFY_SYNTAX)
-
-    def _expn(self, argument: str) -> _Outcome:
-        return self._refuse(wording.NOT_IMPLEMENTED)
 
     def _quit(self, argument: str) -> _Outcome:
         if argument:
@@ -312,18 +304,62 @@ class ServerCore:
         self._owed = Quit()
         return reset
 
+    # Authentication
+
+    def _auth(self, argument: str) -> _Outcome:
+        step = self._authentication.begin(argument, secured=self._secured, authenticated=self.authenticated)
+        return self._auth_goes_on(step)
+
+    def _read_response(self) -> _Outcome:
+        line = self._input.line()
+        return None if line is None else self._auth_goes_on(self._authentication.respond(line))
+
+    def _auth_goes_on(self, step: AuthOffered | Reply | Denied) -> _Outcome:
+        if isinstance(step, Denied):
+            return self._auth_denied(step)
+        self.state = self._leads_to
+        if isinstance(step, AuthOffered):
+            self._input.forget_used()
+            self._on_answer = ServerCore._auth_answered
+            return step
+        self._input.line_bytes_max = RESPONSE_LINE_BYTES_MAX
+        self._read = ServerCore._read_response
+        self._say(step)
+        return _AGAIN
+
+    def _auth_answered(self, reply: Reply) -> None:
+        self._auth_over()
+        self._authentication.judged(reply)
+        if reply.positive:
+            self.authenticated = True
+            self._say(reply)
+        else:
+            self._refuse(reply)
+
+    def _auth_denied(self, denied: Denied) -> _Outcome:
+        self._auth_over()
+        if denied.reply.code == 421:
+            return self._give_up(denied.reply)
+        self._refuse(denied.reply)
+        return self._distrust(wording.RESPONSE_BEFORE_CHALLENGE) if denied.more_to_come else _AGAIN
+
+    def _auth_over(self) -> None:
+        if self.state is State.AUTH:
+            self.state = State.READY
+            self._input.line_bytes_max = self.settings.command_line_bytes_max
+            self._read = ServerCore._read_line
+
     # The envelope
 
     def _mail(self, argument: str) -> _Outcome:
-        offered = parse_mail(argument)
+        offered = parse_mail(argument, self._serves_auth)
         if isinstance(offered, Reply):
             return self._refuse(offered)
         settings = self.settings
         if offered.size_bytes is not None and 0 < settings.size_bytes_max < offered.size_bytes:
             return self._remark(wording.SIZE_EXCEEDED)  # RFC 1870 section 6.1
         if settings.transactions_max is not None and self._transactions >= settings.transactions_max:
-            self.close(wording.TOO_MANY_TRANSACTIONS)
-            return _AGAIN
+            return self._give_up(wording.TOO_MANY_TRANSACTIONS)
         self._smtputf8 = offered.smtputf8
         self._on_answer = ServerCore._mail_answered
         return offered
@@ -362,26 +398,20 @@ class ServerCore:
     def _data(self, argument: str) -> _Outcome:
         if argument:
             self._refuse(wording.NO_ARGUMENT_ALLOWED)
-            self._distrust_bytes_behind_data()
-            return _AGAIN
+            return self._distrust(wording.CONTENT_BEFORE_GO_AHEAD)
         self._on_answer = ServerCore._data_answered
         return ContentStarted()
 
     def _data_answered(self, reply: Reply) -> None:
+        self._say(reply)
         if reply.code >= 400:
-            self._say(reply)
-            self._distrust_bytes_behind_data()
+            self._distrust(wording.CONTENT_BEFORE_GO_AHEAD)
             return
         assert reply.code == 354, "RFC 5321 section 4.3.2: DATA is answered 354"
-        self._say(reply)
+        self._data_refused = False
         self.state = self._leads_to
         self._content = Content(DataDecoder(self.settings.bare_newline), self.settings.size_bytes_max)
         self._read = ServerCore._read_data
-
-    def _distrust_bytes_behind_data(self) -> None:
-        """A client that did not wait for 354 sends content now (RFC 2920 section 3.1): never execute it."""
-        if not self._input.empty:
-            self.close(wording.CONTENT_BEFORE_GO_AHEAD)
 
     def _read_data(self) -> _Outcome:
         arrived, content = self._input, self._content
@@ -406,13 +436,16 @@ class ServerCore:
 
     # Content by BDAT
 
-    def _bdat(self, argument: str) -> _Outcome:
+    def _bdat(self, argument: str, out_of_sequence: Reply | None = None) -> _Outcome:
         chunk = parse_chunk(argument)
-        if isinstance(chunk, Reply):
-            return self._lose_framing(chunk)
+        if isinstance(chunk, Reply):  # where it ends nobody knows: no byte behind it may be executed
+            return self._give_up(chunk)
         self._chunk_left = chunk.size_bytes
         self._chunk_last = chunk.last
         self._read = ServerCore._read_chunk
+        if out_of_sequence is not None:  # RFC 3030 section 2: the octets are read and dropped
+            self._chunk_refusal = out_of_sequence
+            return _AGAIN
         settings = self.settings
         content = self._content or Content(ChunkDecoder(settings.bare_newline), settings.size_bytes_max)
         if 0 < settings.size_bytes_max < content.decoder.size_bytes + chunk.size_bytes:
@@ -438,21 +471,6 @@ class ServerCore:
         self._content = None
         self.state = State.READY
         return refused
-
-    def _swallow_chunk(self, argument: str, reply: Reply) -> _Outcome:
-        """RFC 3030 section 2: the octets of a chunk that is refused are read and dropped."""
-        chunk = parse_chunk(argument)
-        if isinstance(chunk, Reply):
-            return self._lose_framing(chunk)
-        self._chunk_left = chunk.size_bytes
-        self._chunk_refusal = reply
-        self._read = ServerCore._read_chunk
-        return _AGAIN
-
-    def _lose_framing(self, reply: Reply) -> _Outcome:
-        """Where a chunk ends that has no readable size nobody knows: no byte behind it may be executed."""
-        self.close(reply)
-        return _AGAIN
 
     def _read_chunk(self) -> _Outcome:
         arrived = self._input
@@ -523,6 +541,17 @@ class ServerCore:
             self._say(reply)
         return _AGAIN
 
+    def _give_up(self, reply: Reply) -> _Step:
+        """Answer what leaves no way to go on."""
+        self.close(reply)
+        return _AGAIN
+
+    def _distrust(self, reply: Reply) -> _Step:
+        """Who did not wait for our 3yz sends content or a password now: never execute it (RFC 2920, 3.1)."""
+        if self._input.holds_another_line:
+            self.close(reply)
+        return _AGAIN
+
     def _out_of_errors(self) -> bool:
         self._bad += 1
         if self._bad <= self.settings.commands_bad_max:
@@ -554,8 +583,8 @@ class ServerCore:
 
 
 _HANDLERS: dict[Command, Callable[[ServerCore, str], _Outcome]] = {
-    Command.EHLO: ServerCore._ehlo,
-    Command.HELO: ServerCore._helo,
+    Command.EHLO: partial(ServerCore._hello, extended=True),
+    Command.HELO: partial(ServerCore._hello, extended=False),
     Command.STARTTLS: ServerCore._starttls,
     Command.AUTH: ServerCore._auth,
     Command.MAIL: ServerCore._mail,
@@ -563,9 +592,9 @@ _HANDLERS: dict[Command, Callable[[ServerCore, str], _Outcome]] = {
     Command.DATA: ServerCore._data,
     Command.BDAT: ServerCore._bdat,
     Command.RSET: ServerCore._rset,
-    Command.NOOP: ServerCore._noop,
+    Command.NOOP: lambda core, argument: core._remark(wording.NOTHING_DONE),
     Command.VRFY: ServerCore._vrfy,
-    Command.EXPN: ServerCore._expn,
-    Command.HELP: ServerCore._help,
+    Command.EXPN: lambda core, argument: core._refuse(wording.NOT_IMPLEMENTED),
+    Command.HELP: lambda core, argument: core._remark(wording.HELP),
     Command.QUIT: ServerCore._quit,
 }

@@ -8,6 +8,7 @@ import msgspec
 
 from dispatch.mail.reply import Reply
 from dispatch.smtp.body import NewlinePolicy
+from dispatch.smtp.sasl import MECHANISMS
 
 
 class ServerSettings(msgspec.Struct, frozen=True):
@@ -32,13 +33,32 @@ class ServerSettings(msgspec.Struct, frozen=True):
     6152), SMTPUTF8 (RFC 6531), RET, ENVID, NOTIFY and ORCPT (RFC 3461), AUTH (RFC 4954) all together."""
     starttls: bool = False
     auth_mechanisms: tuple[str, ...] = ()
+    """Of `sasl`; none: AUTH is not served."""
+    auth_in_clear: bool = False
+    """AUTH is served without TLS, too (RFC 4954 section 4 leaves that to the operator)."""
+    auth_failures_max: int = 3
+    """Failed logins on one connection; the next AUTH closes it."""
+
+    def __post_init__(self) -> None:
+        unknown = set(self.auth_mechanisms) - set(MECHANISMS)
+        if unknown:
+            raise ValueError(f"AUTH mechanism {min(unknown)} is not served")
+
+
+def serves_auth(settings: ServerSettings, *, secured: bool) -> bool:
+    """Passwords do not cross the network in clear, unless the operator says so."""
+    return bool(settings.auth_mechanisms) and (secured or settings.auth_in_clear)
 
 
 @lru_cache(maxsize=64)
-def announcement(settings: ServerSettings, *, secured: bool) -> Reply:
+def announcement(settings: ServerSettings, *, secured: bool, authenticated: bool = False) -> Reply:
     """The answer to EHLO. BINARYMIME is not offered: a next hop may lack it, and we re-encode nothing."""
     size = f"SIZE {settings.size_bytes_max}" if settings.size_bytes_max else "SIZE"
     lines = [settings.server_name, "PIPELINING", size, "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES"]
     if settings.starttls and not secured:
         lines.append("STARTTLS")  # RFC 3207 section 4.2: not once TLS is up
+    if serves_auth(settings, secured=secured) and not authenticated:
+        # Every further AUTH gets 503 (RFC 4954 section 4). Naming the mechanisms again would uncover a
+        # downgrade if one of them had negotiated a security layer, and none of ours can.
+        lines.append(f"AUTH {' '.join(settings.auth_mechanisms)}")
     return Reply(250, None, (*lines, "DSN", "CHUNKING"))

@@ -5,7 +5,8 @@ beside it is entered when the command is answered positively; a negative answer 
 
 What is no command: the end of the content leads from DATA and from CHUNKS to READY, whatever the answer;
 so does a BDAT that was refused, since the chunks behind it must not become a message (RFC 3030 section 2).
-The end of a TLS handshake leads from HANDSHAKE to CONNECTED, all forgotten (RFC 3207 section 4.2).
+The end of a TLS handshake leads from HANDSHAKE to CONNECTED, all forgotten (RFC 3207 section 4.2). The end of
+an authentication leads from AUTH to READY, whatever the answer.
 
 Commands and states are strings because their hashes are cached: the table is on the hot path.
 """
@@ -43,6 +44,8 @@ class State(StrEnum):
     """Bytes are TLS records now; the core sees none."""
     READY = "ready"
     """EHLO or HELO is done, no transaction is under way."""
+    AUTH = "authentication"
+    """A line is a response of the client (RFC 4954 section 4), or what they claim is being checked."""
     MAIL = "mail"
     """A reverse-path is accepted, no recipient yet."""
     RCPT = "recipients"
@@ -78,11 +81,12 @@ MOVES: Mapping[State, Mapping[Command, State]] = {
             Command.EHLO: State.READY,
             Command.HELO: State.READY,
             Command.STARTTLS: State.HANDSHAKE,
-            Command.AUTH: State.READY,
+            Command.AUTH: State.AUTH,
             Command.MAIL: State.MAIL,
             Command.RSET: State.READY,
         },
     ),
+    State.AUTH: {},
     State.MAIL: _row(
         State.MAIL,
         {

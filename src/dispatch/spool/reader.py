@@ -85,6 +85,11 @@ class SegmentReader:
 
     # ------------------------------------------------------------ beyond the port
 
+    def last(self, size_bytes: int) -> Lsn:
+        """Where to begin to read at least the last so many bytes, or all that is kept."""
+        oldest, wanted = self.oldest, self.durable - size_bytes
+        return Lsn(max([oldest, *(s.first for s in self._succession.segments if s.first <= wanted)]))
+
     def unanswered(self, lsn: Lsn) -> bool:
         """Whether the record's client may never have seen our answer. For records that were read."""
         return self._succession.unanswered(lsn)

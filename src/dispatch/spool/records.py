@@ -35,6 +35,8 @@ from dispatch.ports import Buffer, Lsn
 
 MAIL_FORMAT = 1
 LEDGER_FORMAT = 2
+NOT_IN_LOG = Lsn(-1)
+"""No place in the mail log."""
 
 _HEAD = struct.Struct("<BI")
 
@@ -81,6 +83,7 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="acce
     at_ms: int
     message: Message
     mail_lsn: Lsn
+    """`NOT_IN_LOG`: it came from another host's queue, and is parked."""
     mail_next: Lsn = Lsn(0)
     """The cursor behind it in the mail log."""
     unanswered: bool = False
@@ -88,6 +91,8 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="acce
     power: bool = False
     """It stood in the mail log when the machine lost power, and may have been tried without a trace since
     the ledger's last sync: *uncertain (power)*."""
+    rules: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    """Which rule decided for which recipients; for those named nowhere, none did: the default relay's."""
 
 
 class Sending(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="sending"):
@@ -112,6 +117,8 @@ class Result(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Deferred: when it is tried again."""
     attempts: int = 0
     """Attempts of its family so far that count against the retry limit."""
+    relay: str | None = None
+    """Deferred: at which relay it is tried then, where that is another one."""
 
 
 class Attempted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="attempted"):
@@ -126,6 +133,8 @@ class Attempted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="att
     took_ms: int
     peer: str = ""
     tls: str | None = None
+    dsn: bool = False
+    """The host offered DSN: notices about who was delivered are its duty now (`Report.dsn`)."""
 
 
 class Placed(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -155,7 +164,8 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="claim
 
 
 class Moved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="moved"):
-    """A person or a policy moved deliveries: hold, release, cancel, reopen, quarantine, uncertain policy."""
+    """A person or a policy moved deliveries: hold, release, cancel, reopen, quarantine, uncertain policy; a
+    rule discarded or refused them; or they wait for another relay, because theirs rests."""
 
     at_ms: int
     id: MessageId
@@ -163,7 +173,7 @@ class Moved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="moved")
     move: Move
     state: DeliveryState
     by: str
-    """`operator`, `uncertain policy`, `recovery`, …"""
+    """`operator`, `uncertain policy`, `recovery`, `failover`, `rule NAME`, …"""
     reason: str = ""
     due_ms: int | None = None
     """Waiting again: from when on."""

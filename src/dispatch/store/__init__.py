@@ -7,6 +7,7 @@
              and fair shares), `claims` (what is in hand), `queue_list` (finding for a person)
 - `history`  what became of each message, for people to look at; only the control process writes it.
              `history_reader` reads it, by the filters of `search`
+- `settings` relays, rules and logins that were made by command, and the values of the vault; of control
 
 SQL stands in `sql/*.sql`, one described statement under each name; schemas in
 `migrations/<database>/NNNN_*.sql`. Mail data reaches SQL as parameters only.

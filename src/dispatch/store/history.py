@@ -25,6 +25,7 @@ import msgspec
 from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.ids import MessageId
 from dispatch.mail.showable import showable
+from dispatch.store.notices import NoticeTables
 from dispatch.store.numbers import PROBES, first_number, number_at
 from dispatch.store.sqlite import (
     Folder,
@@ -65,6 +66,7 @@ class HistoryStore:
 
     def __init__(self, connection: apsw.Connection, doubts: Sequence[str] = ()) -> None:
         self._connection = connection
+        self.notices = NoticeTables(connection)
         self.doubts = doubts
         """Why what was written last may be lost. Once there is any: to be closed, and opened again."""
         self._execute = connection.execute
@@ -128,6 +130,10 @@ class HistoryStore:
         """The row number of a message that is here."""
         found = self._execute(_SQL["number_of"], (first_number(message_id), message_id))
         return cast(int | None, found.get)
+
+    def holds(self, message_id: MessageId) -> bool:
+        """Whether a message is here, the transaction under way aside."""
+        return first_number(message_id) <= self._highest and self.number_of(message_id) is not None
 
     def new_number(self, message_id: MessageId) -> int | None:
         """A free row number for a message; None where it is here already. Ask once a transaction."""
@@ -217,6 +223,7 @@ class HistoryStore:
             indexed = [key for key in numbers if key[0] <= self._through and key[0] not in waiting]
             self._executemany(_SQL["unindex_message"], indexed)
             for name in (
+                "drop_notifiable_numbered",
                 "drop_message",
                 "drop_deliveries",
                 "drop_attempts",

@@ -9,10 +9,11 @@ from typing import Protocol
 
 import pytest
 
-from dispatch.app.control import Publisher, start_control
+from dispatch.app.control import start_control
 from dispatch.app.delivery import start_delivery
 from dispatch.app.folders import Folders
 from dispatch.app.machine import this_machine
+from dispatch.app.publishing import Publisher
 from dispatch.app.watch import SettingsWatch
 from dispatch.observe import Reporter
 from dispatch.settings import Settings
@@ -32,9 +33,9 @@ Start = Callable[[Path, Reporter], Awaitable[_Service]]
 
 async def _control(data: Path, report: Reporter) -> _Service:
     machine = this_machine(data)
-    publisher = Publisher(machine.folders, [], report)
+    publisher = Publisher(machine.folders, [], bytes(32), report)
     watch = SettingsWatch(machine.folders.settings, "control", report)
-    return await start_control(machine, watch, publisher.publish, report)
+    return await start_control(machine, watch, publisher.reload, report)
 
 
 async def _delivery(data: Path, report: Reporter) -> _Service:

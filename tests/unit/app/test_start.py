@@ -17,6 +17,8 @@ from dispatch.runtime.child import ChildContext, ChildFault
 from dispatch.settings import Settings
 from dispatch.settings.snapshot import publish
 
+KEY = bytes(range(32))
+
 
 def report(event: str, /, **fields: object) -> None:
     """Nobody listens."""
@@ -24,7 +26,7 @@ def report(event: str, /, **fields: object) -> None:
 
 def refusal(role: str, data: Path) -> ChildFault:
     async def start() -> None:
-        await _start_of(role, [], report)(ChildContext(role, data))
+        await _start_of(role, [], report)(ChildContext(role, data, secret=KEY))
 
     with pytest.raises(ChildFault) as fault:
         asyncio.run(start())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.simulation.loop import SimulatedMark
 
 from dispatch.app.watch import SettingsWatch
 from dispatch.settings import Settings, load
@@ -56,3 +57,14 @@ def test_damaged_ones_are_told_of_once_and_wait_for_the_next_publication(
     publish(tmp_path, Settings())
     assert watch.take() is not None
     assert [event for event, _ in reports] == ["settings_unreadable", "settings_applied"]
+
+
+def test_who_publishes_can_see_which_settings_are_in_force(tmp_path: Path, reports: Reports) -> None:
+    mark = SimulatedMark()
+    publish(tmp_path, Settings())
+    watch = SettingsWatch(tmp_path, "intake", reports, None, lambda: mark)
+    assert mark.load() == 1
+    publish(tmp_path, Settings())
+    assert mark.load() == 1, "published is not applied"
+    watch.take()
+    assert mark.load() == 2

@@ -54,7 +54,7 @@ def test_every_rule_is_explained_for_every_recipient(config: str, capsys: pytest
         "from news-1@example.org to a@example.net",
         "  no   review (priority 1): recipient matches none of review.example",
         "  yes  news (priority 100): sender matches news-*@example.org",
-        "  → relay bulk, by news; behind it main, to which nothing fails over yet",
+        "  → relay bulk, by news; behind it main",
         "from news-1@example.org to b@review.example",
         "  yes  review (priority 1): recipient matches review.example",
         "  yes  news (priority 100): sender matches news-*@example.org",
@@ -86,7 +86,11 @@ def test_the_same_as_json(config: str, capsys: pytest.CaptureFixture[str]) -> No
         "relays": ["main"],
         "rule": "default relay",
         "hold_reason": None,
+        "action": "relay",
+        "copies": [],
+        "reply": "",
     }
+    assert told["recipients"][0]["weights"] == {}
     assert told["transactions"] == [
         {"relays": ["main"], "held": None, "to": ["a@example.net", "c@example.net"]},
         {"relays": [], "held": "the rule 'review' holds it", "to": ["b@review.example"]},
@@ -125,3 +129,85 @@ def test_a_key_of_a_rule_is_explained(config: str, capsys: pytest.CaptureFixture
         "rules.news.priority": 100,
         "rules.review.priority": 1,
     }
+
+
+MORE = """
+[[rules]]
+name = "shop"
+login = ["shop"]
+client = ["192.0.2.0/24"]
+tag = ["bill"]
+header = ["X-Kind: receipt"]
+min_bytes = 100
+time = ["Mon 08:00-18:00"]
+relays = ["bulk", "main"]
+weights = [3, 1]
+
+[[rules]]
+name = "no"
+sender = "spam.example"
+action = "refuse"
+reply = "Go away"
+
+[[rules]]
+name = "drop"
+sender = "noise.example"
+action = "discard"
+"""
+SHOP = ["--login", "shop", "--client", "192.0.2.1", "--tag", "x", "--tag", "bill"]
+SHOP += ["--header", "x-kind: receipt", "--size", "100", "--at", "2026-03-02T08:00"]
+
+
+def test_every_fact_of_a_message_can_be_given(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(config).write_text(CONFIG + MORE)
+    arguments = ["a@example.org", "b@example.net", "--config", config]
+    assert run(["route", "simulate", *arguments, *SHOP]) == os.EX_OK
+    told = capsys.readouterr().out.splitlines()
+    assert (
+        "  yes  shop (priority 100): login is shop; client 192.0.2.1 is in 192.0.2.0/24; has the tag bill;"
+        " has the header field X-Kind: receipt; 100 bytes are at least 100;"
+        " Mon 08:00 (UTC) is in Mon 08:00-18:00"
+    ) in told
+    assert told[-1] == "  → relay bulk (75%), main (25%) by weight, by shop; behind it the others"
+    assert run(["route", "simulate", *arguments, *SHOP, "--json"]) == os.EX_OK
+    told_as_json = json.loads(capsys.readouterr().out)
+    assert told_as_json["recipients"][0]["weights"] == {"bulk": 3, "main": 1}
+    assert run(["route", "simulate", *arguments, *SHOP, "--login", "crm", "--json"]) == os.EX_OK
+    rules = json.loads(capsys.readouterr().out)["recipients"][0]["rules"]
+    shop = next(rule for rule in rules if rule["name"] == "shop")
+    assert (shop["matched"], shop["why"]) == (False, "login is crm, not shop")
+
+
+@pytest.mark.parametrize(
+    ("sender", "decision"),
+    [
+        (
+            "a@spam.example",
+            "refused at RCPT, by no: 550 5.7.1 Go away (rules about the content are not looked at there)",
+        ),
+        ("a@noise.example", "discarded, by drop"),
+    ],
+)
+def test_what_is_refused_or_discarded_says_so(
+    config: str, capsys: pytest.CaptureFixture[str], sender: str, decision: str
+) -> None:
+    Path(config).write_text(CONFIG + MORE)
+    assert run(["route", "simulate", sender, "b@example.net", "--config", config, *SHOP[:4]]) == os.EX_OK
+    assert capsys.readouterr().out.splitlines()[-1] == f"  → {decision}"
+
+
+def test_what_is_refused_is_in_no_transaction(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(config).write_text(CONFIG + MORE)
+    assert run(["route", "simulate", "a@spam.example", "b@example.net", "--config", config, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["transactions"] == []
+
+
+@pytest.mark.parametrize(
+    "option",
+    [["--source", "fax"], ["--client", "host"], ["--header", "X-A"], ["--size", "-1"], ["--at", "noon"]],
+)
+def test_facts_that_cannot_be_are_refused(
+    config: str, capsys: pytest.CaptureFixture[str], option: list[str]
+) -> None:
+    assert run(["route", "simulate", "a@b.c", "d@e.f", "--config", config, *option]) == os.EX_USAGE
+    assert capsys.readouterr().out == ""

@@ -9,17 +9,26 @@ from tests.simulation.disk import SimulatedDisk
 from tests.simulation.loop import SimulatedChance, SimulatedLoop
 
 from dispatch.intake.acceptance import Acceptance, AcceptanceRules
+from dispatch.intake.credentials import Credentials, KnownLogin
 from dispatch.intake.incoming import Budget, Incoming
 from dispatch.intake.smtp_session import Desk, SessionRules, SmtpSession
 from dispatch.mail.message import Message, Origin
-from dispatch.policy.admission import Refusal
+from dispatch.policy.admission import RateLimits, Refusal
+from dispatch.policy.limits import Bucket, Limits
+from dispatch.policy.lockout import Lockout
+from dispatch.policy.routing import Route
 from dispatch.ports import AppendFault, Buffer, DiskLevel, Lsn
+from dispatch.security.credential_cache import CredentialCache
+from dispatch.security.passwords import hash_password
+from dispatch.security.verifying import Verifier
 from dispatch.smtp.server import ServerSettings
 from dispatch.spool.content import ContentFolder
 from dispatch.spool.records import decode_mail
 
 CONTENT = "content/0"
 STORED = Lsn(1)
+PASSWORD = "correct horse"
+HASHED = hash_password(PASSWORD, rounds=4)
 
 
 class HandLog:
@@ -63,6 +72,7 @@ class HandWire:
         self.said = b""
         self.closed = False
         self.pauses = 0
+        self.handshakes = 0
 
     def write(self, data: bytes) -> None:
         assert not self.closed, "said after the close"
@@ -77,6 +87,9 @@ class HandWire:
     def resume(self) -> None:
         self.pauses -= 1
         assert self.pauses >= 0, "resumed more often than paused"
+
+    def secure(self) -> None:
+        self.handshakes += 1
 
     def heard(self) -> list[str]:
         """The codes of the replies since this was last asked."""
@@ -97,7 +110,16 @@ class Door:
         files = ContentFolder(self.disk.process(), CONTENT, worker=self.loop.worker("content"), incarnation=7)
         rules = AcceptanceRules("mx.test", 8 << 20, 30, 2, "relay", 4 << 20)
         self.acceptance = Acceptance(self.loop, SimulatedChance(), self.log, rules)
+        cache = CredentialCache(b"k" * 32)
+        self.logins: dict[str, KnownLogin] = {}
+        self.lockout = Lockout()
+        self.rates = RateLimits(Limits(), Limits(), Bucket(()))
+        self.refusing: Route | None = None
+        verifier = Verifier(self.loop.worker("passwords"), self.loop, cache)
         self.desk = Desk(
+            credentials=Credentials(self.loop, verifier, self.lockout, self.logins),
+            rates=self.rates,
+            refused_by=lambda sender, recipient, origin: self.refusing,
             clock=self.loop,
             acceptance=self.acceptance,
             incoming=lambda: Incoming(self.acceptance, files, self.budget),

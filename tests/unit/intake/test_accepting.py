@@ -98,7 +98,7 @@ class Entrance:
         self.socket.listen(100)
         self.address = self.socket.getsockname()
         self.accepting = Accepting(
-            self.socket, lambda: Greeter(self.nodelay), clock=self.clock, report=self._report
+            self.socket, lambda announced: Greeter(self.nodelay), clock=self.clock, report=self._report
         )
 
     def _report(self, event: str, /, **fields: object) -> None:

@@ -9,12 +9,16 @@ from tests.unit.intake.door import Door
 
 from dispatch.intake.listener import ConnectionRules, SmtpListener
 from dispatch.intake.smtp_session import ANSWER_S
-from dispatch.ports import AppendFault
+from dispatch.ports import AppendFault, Network
 
 SILENCE_S = 2 * ANSWER_S
 MESSAGE = (
     b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\nDATA\r\nSubject: hello\r\n\r\nbody\r\n.\r\n"
 )
+
+
+def nothing(event: str, /, **fields: object) -> None:
+    """Nobody reads the log."""
 
 
 class Transport:
@@ -54,7 +58,7 @@ def offered(door: Door, listener: SmtpListener) -> Transport:
 
 def test_a_message_that_no_disk_decides_about_is_given_back_in_time_without_a_word(door: Door) -> None:
     """However long clients may be silent: they would wait ten minutes, and nobody longer."""
-    listener = SmtpListener(door.desk, ConnectionRules(10, 10, SILENCE_S))
+    listener = SmtpListener(door.desk, ConnectionRules(10, 10, SILENCE_S), cast("Network", None), nothing)
     undecided = offered(door, listener)
     door.loop.advance(ANSWER_S - 2)
     refused = offered(door, listener)

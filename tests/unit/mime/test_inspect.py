@@ -115,7 +115,7 @@ def test_a_thousand_tags_are_too_many() -> None:
 
 @pytest.mark.parametrize(
     ("value", "priority"),
-    [(b"high", "high"), (b" BULK ", "bulk"), (b"normal", "normal"), (b"urgent", "normal"), (b"", "normal")],
+    [(b"high", "high"), (b" BULK ", "bulk"), (b"normal", "normal"), (b"urgent", None), (b"", None)],
 )
 def test_the_priority_is_read(value: bytes, priority: str) -> None:
     assert inspect(b"X-Dispatch-Priority: " + value + b"\r\n\r\n").priority == priority

@@ -12,6 +12,7 @@ from tests.unit.outcomes.ledger import LedgerInList, accepted, attempted, projec
 from tests.unit.store.messages import DAY_ONE_MS, message
 
 from dispatch.mail.delivery import DeliveryState
+from dispatch.outcomes.bounce import GIVEN_UP, SENT
 from dispatch.outcomes.history import COUNTED_STATES, DEFERRED, RECEIVED, UNCERTAIN_POWER
 from dispatch.outcomes.statistics import Counts, between, by_day
 from dispatch.store.history_reader import HistoryReader
@@ -65,4 +66,4 @@ def test_each_day_has_its_own_sums(reader: HistoryReader) -> None:
 
 def test_everything_that_is_counted_can_be_shown() -> None:
     shown = {name.replace("uncertain_power", "uncertain (power)") for name in Counts.__struct_fields__}
-    assert shown == {RECEIVED, DEFERRED, UNCERTAIN_POWER, *COUNTED_STATES.values()}
+    assert shown == {RECEIVED, DEFERRED, UNCERTAIN_POWER, SENT, GIVEN_UP, *COUNTED_STATES.values()}

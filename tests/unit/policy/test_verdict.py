@@ -15,7 +15,11 @@ OPENING_STAGES = (Stage.CONNECT, Stage.GREETING, Stage.EHLO, Stage.STARTTLS, Sta
 CONNECTION_FAULTS = tuple(
     kind
     for kind in FaultKind
-    if kind not in (FaultKind.UNSUITED, FaultKind.CONTENT_LOST, FaultKind.CONTENT_UNREADABLE)
+    if kind
+    not in (
+        *(FaultKind.UNSUITED, FaultKind.CONTENT_LOST, FaultKind.CONTENT_UNREADABLE),
+        *(FaultKind.NULL_MX, FaultKind.AUTHENTICATION, FaultKind.CREDENTIALS_ABSENT),
+    )
 )
 
 
@@ -141,6 +145,34 @@ def test_whatever_auth_is_refused_with_keeps_the_mail(code: int) -> None:
     outcome = answered(Stage.AUTH, reply(code, None, "no"))
     assert gist(outcome) == (Move.DEFER, Scope.RELAY)
     assert is_authentication_failure(outcome)
+
+
+@pytest.mark.parametrize(
+    ("kind", "detail"),
+    [
+        (FaultKind.AUTHENTICATION, "the host offers no AUTH"),
+        (FaultKind.CREDENTIALS_ABSENT, "no access token: timed out"),
+    ],
+)
+def test_credentials_that_cannot_be_used_or_had_keep_the_mail_and_open_the_breaker(
+    kind: FaultKind, detail: str
+) -> None:
+    outcome = failed(Stage.AUTH, kind, detail)
+    assert gist(outcome) == (Move.DEFER, Scope.RELAY)
+    assert not outcome.burns_attempt
+    assert is_authentication_failure(outcome)
+
+
+@pytest.mark.parametrize("stage", OPENING_STAGES)
+@pytest.mark.parametrize("kind", CONNECTION_FAULTS)
+def test_a_broken_connection_is_no_refusal_of_credentials(stage: Stage, kind: FaultKind) -> None:
+    assert not is_authentication_failure(failed(stage, kind))
+
+
+def test_a_domain_that_takes_no_mail_is_a_bounce_with_its_status() -> None:
+    outcome = failed(Stage.CONNECT, FaultKind.NULL_MX, "its MX record says so")
+    assert gist(outcome) == (Move.BOUNCE, Scope.MESSAGE)
+    assert outcome.reason.startswith("5.1.10 ")
 
 
 def test_credentials_that_could_not_be_checked_cost_no_attempt() -> None:

@@ -158,6 +158,12 @@ class HandRelay:
         done(transaction, Report(stage, (None,) * len(transaction.indexes), Fault(kind, "cut")))
 
 
+def _route(name: str | Route) -> Route:
+    if isinstance(name, Route):
+        return name
+    return Route(tuple(name.split(" > ")), "test") if name else Route((), "test", HOLDS)
+
+
 class FullStore(ParkedStore):
     """A parked store whose disk may be full."""
 
@@ -188,8 +194,9 @@ class Bench:
         self.mail = MemoryLog(clock=self.loop) if dead is None else dead.mail
         self._messages = 0 if dead is None else dead._messages
         self.uncertain = uncertain
-        self.dealt: tuple[str, ...] = ("relay",) if dead is None else dead.dealt
-        """Which relay gets the first recipient of each message, which the second, and so on; nobody: held."""
+        self.dealt: tuple[str | Route, ...] = ("relay",) if dead is None else dead.dealt
+        """Which relay gets the first recipient of each message, which the second, and so on; nobody: held.
+        Several relays of a route have `>` between them."""
         self.store = FullStore.open(folder / "parked.db")
         self.book = Book(self.ledger, self.loop.post)
         self.ledger.gather = self.book.hand_over
@@ -217,7 +224,7 @@ class Bench:
             route=self.route,
             route_released=self.route_released,
             plan=PLAN,
-            measure=lambda file, done: self.loop.post(partial(done, file)),
+            prepare=lambda departure, content, now_s, done: self.loop.post(partial(done, content)),
             remove_files=lambda files: self.removed.extend(file.name for file in files),
             alarm=lambda event, **fields: self.alarms.append(event),
         )
@@ -293,6 +300,14 @@ class Bench:
         self.scheduler.lanes[name] = self.make_lane(name, relay)
         return relay
 
+    def fail_over(self, *names: str) -> tuple[HandRelay, ...]:
+        """A rule names these relays, and takes all mail; those that are not there yet are added."""
+        self.dealt = (" > ".join(names),)
+        relays = [self.relay if name == "relay" else self.add_relay(name) for name in names]
+        for name in names:
+            self.scheduler.lanes[name].deputies = frozenset(names) - {name}
+        return tuple(relays)
+
     def route(self, message: Message) -> Routes:
         """The recipients in turn to `dealt`."""
         return self._deal(message, self.dealt)
@@ -300,14 +315,11 @@ class Bench:
     def route_released(self, message: Message) -> Routes:
         return self._deal(message, tuple(name or "relay" for name in self.dealt))
 
-    def _deal(self, message: Message, names: tuple[str, ...]) -> Routes:
-        dealt: dict[str, list[int]] = {}
+    def _deal(self, message: Message, names: tuple[str | Route, ...]) -> Routes:
+        dealt: dict[str | Route, list[int]] = {}
         for index in range(len(message.envelope.recipients)):
             dealt.setdefault(names[index % len(names)], []).append(index)
-        return tuple(
-            (Route((name,), "test") if name else Route((), "test", HOLDS), tuple(indexes))
-            for name, indexes in dealt.items()
-        )
+        return tuple((_route(name), tuple(indexes)) for name, indexes in dealt.items())
 
     def message(self, recipients: int = 1, *, file: bool = False) -> Message:
         now_ms = int(self.loop.wall() * 1000)

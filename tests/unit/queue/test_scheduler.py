@@ -6,6 +6,7 @@ import pytest
 from tests.unit.queue.bench import LATER, SLOTS, TAKEN, Bench, HandRelay
 
 from dispatch.mail.delivery import DeliveryState, Move
+from dispatch.mime import departure as departure_module
 from dispatch.queue import scheduler as scheduler_module
 from dispatch.queue.custody import Custody
 from dispatch.spool.records import Attempted, Moved, Sending
@@ -108,7 +109,7 @@ def test_content_that_cannot_be_handed_over_is_tried_later(
     def broken(content: bytes, *, verbatim: bool) -> bytes:
         raise RuntimeError("simulated")
 
-    monkeypatch.setattr(scheduler_module, "for_relay", broken)
+    monkeypatch.setattr(departure_module, "for_relay", broken)
     message_id = bench.offer()
     assert not bench.relay.started and bench.lane.in_flight == 0 and not bench.scheduler.under_way
     (row,) = bench.rows(message_id)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from dispatch.mail.envelope import Envelope, Recipient
@@ -14,12 +13,13 @@ from dispatch.mail.report import Report
 from dispatch.ports import Leave, Transaction
 from dispatch.relays.smart_host import SmartHost, Timeouts
 from dispatch.relays.smtp import SmtpRelay
-from dispatch.runtime.machine import SystemClock, SystemDisk, SystemWorker
+from dispatch.runtime.machine import SystemClock, SystemDisk, SystemNetwork, SystemWorker
 
 CONTENT = b"Subject: over a socket\r\n\r\n.dot\r\n..\r\n.\r\nend\r\n"
 PATIENT = Timeouts()
 SHORT = Timeouts(
     connect_s=5,
+    handshake_s=0.5,
     greeting_s=0.5,
     ehlo_s=0.5,
     mail_s=0.5,
@@ -31,22 +31,12 @@ SHORT = Timeouts(
 )
 
 
-class LoopbackNetwork:
-    """`ports.Network`."""
-
-    async def connect(
-        self, host: str, port: int, protocol: Callable[[], asyncio.Protocol], timeout_s: float
-    ) -> None:
-        async with asyncio.timeout(timeout_s):
-            await asyncio.get_running_loop().create_connection(protocol, host, port)
-
-
 class LoopbackSite:
     """`async with` it; `send` returns the report."""
 
     def __init__(self, port: int, folder: Path | None = None, **settings: object) -> None:
         self.host = SmartHost(
-            host="127.0.0.1",
+            hosts=("127.0.0.1",),
             port=port,
             helo_name="client.example",
             **{"timeouts": SHORT, **settings},  # type: ignore[arg-type]
@@ -61,7 +51,7 @@ class LoopbackSite:
         self.relay = SmtpRelay(
             self.host,
             clock=SystemClock(loop),
-            network=LoopbackNetwork(),
+            network=SystemNetwork(loop),
             worker=self._worker,
             open_content=lambda content: disk.open(content.name),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import deque
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from dispatch.mail.envelope import Envelope, Recipient
 from dispatch.mail.ids import new_message_id
 from dispatch.mail.message import ContentFile, Message, Origin, Summary
 from dispatch.mail.report import Report
-from dispatch.ports import File, Leave, Transaction
+from dispatch.ports import File, Leave, MailExchangers, NameFault, Resolved, Transaction
 from dispatch.relays.smart_host import SmartHost
 from dispatch.relays.smtp import SmtpRelay
 
@@ -30,6 +31,7 @@ class MemoryConnection(asyncio.Transport):
         self._turned = turned
         self.writes: list[bytes] = []
         self.closed = False
+        self.reading = True
 
     # What the relay uses
 
@@ -44,6 +46,18 @@ class MemoryConnection(asyncio.Transport):
 
     def close(self) -> None:
         self.closed = True
+
+    def is_reading(self) -> bool:
+        return self.reading
+
+    def pause_reading(self) -> None:
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        self.reading = True
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = protocol  # type: ignore[assignment]
 
     # What the test uses
 
@@ -81,17 +95,79 @@ class MemoryNetwork:
         self.connections: list[MemoryConnection] = []
         self.faults: deque[Exception] = deque()
         self.attempts = 0
+        self.dialled: list[str] = []
+        self.sources: list[str | None] = []
+        self.down: dict[str, Exception] = {}
+        self.silent: set[str] = set()
+        """Addresses that never answer."""
+        self.handshakes: deque[Exception | None] = deque()
+        """How they end, in their order; without any they succeed."""
+        self.server_names: list[str | None] = []
 
     async def connect(
-        self, host: str, port: int, protocol: Callable[[], asyncio.Protocol], timeout_s: float
+        self,
+        host: str,
+        port: int,
+        protocol: Callable[[], asyncio.Protocol],
+        timeout_s: float,
+        source_address: str | None = None,
     ) -> None:
         self.attempts += 1
+        self.dialled.append(host)
+        self.sources.append(source_address)
         if self.faults:
             raise self.faults.popleft()
+        if host in self.down:
+            raise self.down[host]
+        if host in self.silent:
+            await asyncio.get_running_loop().create_future()
         made = protocol()
         connection = MemoryConnection(made, self.attempts, self._turned)
         self.connections.append(connection)
         made.connection_made(connection)
+
+    async def secure(
+        self,
+        transport: asyncio.Transport,
+        protocol: asyncio.Protocol,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_name: str | None = None,
+        timeout_s: float,
+    ) -> asyncio.Transport:
+        assert not transport.is_reading(), "what comes belongs to the handshake"
+        self.server_names.append(server_name)
+        if self.handshakes and (fault := self.handshakes.popleft()) is not None:
+            raise fault
+        return transport
+
+
+class MemoryNames:
+    """`ports.Resolver` from tables; a fault stands for every name while there is one."""
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, tuple[str, ...]] = {}
+        self.exchangers: dict[str, tuple[tuple[int, str], ...]] = {}
+        self.fault: NameFault | None = None
+        self.ttl_s = 60.0
+        self.asked: list[str] = []
+
+    async def addresses(self, host: str) -> Resolved:
+        self.asked.append(host)
+        if self.fault is not None:
+            raise self.fault
+        if host not in self.hosts:
+            raise NameFault(f"there is no name {host} in DNS", confirmed=True)
+        return Resolved(self.hosts[host], self.ttl_s)
+
+    async def mx(self, domain: str) -> MailExchangers:
+        self.asked.append(domain)
+        if self.fault is not None:
+            raise self.fault
+        if domain not in self.exchangers:
+            raise NameFault(f"{domain} has no MX record", confirmed=True)
+        return MailExchangers(self.exchangers[domain], self.ttl_s)
 
 
 class MemoryFile:
@@ -125,13 +201,15 @@ class Site:
         self._leaving: list[tuple[Transaction, Leave]] = []
         self.on_sending: Callable[[Transaction], None] | None = None
         self.on_done: Callable[[str], None] | None = None
-        host = SmartHost(host="up.example", helo_name="client.example", **settings)  # type: ignore[arg-type]
+        self.names: MemoryNames | None = settings.pop("names", None)  # type: ignore[assignment]
+        given = {"hosts": ("up.example",), "helo_name": "client.example", **settings}
         self.relay = SmtpRelay(
-            host,
+            SmartHost(**given),  # type: ignore[arg-type]
             clock=self.clock,
             network=self.network,
             worker=self.clock.worker("content"),
             open_content=self._open,
+            resolver=self.names,
         )
 
     def _open(self, content: ContentFile) -> File:
@@ -181,7 +259,7 @@ class Site:
 
     async def settle(self) -> None:
         """Let everything happen that can happen now."""
-        for _ in range(5):
+        for _ in range(25):
             await asyncio.sleep(0)
             self.clock.settle()
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from dispatch.settings import Loaded, SettingsErrors, changes, load, router
+from dispatch.mail.message import Origin, Summary
+from dispatch.policy.conditions import BLANK, Facts
+from dispatch.policy.routing import DEFAULT_RULE, Action
+from dispatch.settings import Loaded, SettingsErrors, changes, intake_router, load, router
 from dispatch.settings.keys import ROLES
 from dispatch.settings.snapshot import load as load_snapshot
 from dispatch.settings.snapshot import publish
@@ -77,12 +82,57 @@ def test_a_disabled_relay_is_missing_to_the_rules_and_that_is_warned_of(tmp_path
         ),
         ('relays = ["bulk", "bulk"]\nsender = "*"', '10: rules[0].relays[1]: "bulk" stands there twice'),
         ('relays = []\nsender = "*"', "10: rules[0].relays: the list is empty"),
+        ('tag = "x"\nrelays = ["bulk"]', '10: rules[0].tag: "x" is no list'),
+        ('header = ["X Y"]\nrelays = ["bulk"]', '10: rules[0].header[0]: "X Y" is no header field'),
+        ('client = ["10.0.0.1/8"]\nrelays = ["bulk"]', "10: rules[0].client[0]"),
+        ('source = ["fax"]\nrelays = ["bulk"]', '10: rules[0].source[0]: "fax" is not possible here'),
+        ('time = ["8-18"]\nrelays = ["bulk"]', '10: rules[0].time[0]: "8-18" is no window of time'),
+        (
+            'time = ["Mon"]\ntime_zone = "Mars"\nrelays = ["bulk"]',
+            '11: rules[0].time_zone: "Mars" is no time zone of this machine; write UTC, or a name like',
+        ),
+        (
+            'sender = "*"\ntime_zone = "UTC"\nrelays = ["bulk"]',
+            "11: rules.r.time_zone: is no use to a rule without time",
+        ),
+        (
+            'min_bytes = 10\nmax_bytes = 9\nrelays = ["bulk"]',
+            "11: rules.r.max_bytes: 9 is below min_bytes (10)",
+        ),
+        (
+            'sender = "*"\nrelays = ["bulk"]\nweights = [1, 2]',
+            "12: rules.r.weights: 2 weights do not go with 1 relays",
+        ),
+        (
+            'sender = "*"\nrelays = ["bulk"]\nweights = [0]',
+            "12: rules.r.weights: says that no relay is tried",
+        ),
+        (
+            'sender = "*"\naction = "hold"\ncopy_to = "main"',
+            "12: rules.r.copy_to: cannot be yet: this version makes no copies",
+        ),
+        (
+            'sender = "*"\nrelays = ["bulk"]\ncopy_to = "main"',
+            "12: rules.r.copy_to: cannot be yet: this version makes no copies",
+        ),
+        (
+            'sender = "*"\nrelays = ["bulk"]\nreply = "No"',
+            "12: rules.r.reply: is no use to a rule that does not",
+        ),
+        ('sender = "*"\naction = "refuse"\nmax_bytes = 9', "12: rules.r.max_bytes: is not known at RCPT"),
+        ('sender = "*"\naction = "refuse"\ncopy_to = "bulk"', "12: rules.r.copy_to: cannot be"),
+        ('sender = "*"\naction = "refuse"\nreply = "a\\r\\nb"', "12: rules[0].reply:"),
+        (
+            'sender = "*"\naction = "discard"\nrelays = ["bulk"]',
+            "12: rules.r.relays: is no use to a rule that discards",
+        ),
         ('sender = "*"', '9: rules.r.relays: is missing; write relays = ["main"], or action = "hold"'),
         (
             'action = "hold"\nrelays = ["bulk"]\nsender = "*"',
             "11: rules.r.relays: is no use to a rule that holds",
         ),
         ('relays = ["bulk"]', "9: rules.r: has no condition; write a sender or a recipient"),
+        ('relays = ["bulk"]\nmax_bytes = "none"', "9: rules.r: has no condition"),
         ('relays = ["bulk"]\nsender = ""', "11: rules[0].sender: the list is empty"),
         ('relays = ["bulk"]\nsender = ["*", 5]', "11: rules[0].sender[1]: 5 is no address pattern"),
         ('relays = ["bulk"]\nsender = 5', "11: rules[0].sender: 5 is no list of address patterns"),
@@ -130,11 +180,87 @@ def test_a_changed_rule_is_live(tmp_path: Path) -> None:
     assert changes(before, after) == (["rules.news.priority"], [])
 
 
-def test_delivery_is_told_the_rules_and_intake_is_not(tmp_path: Path) -> None:
-    settings = loaded(tmp_path, RELAYS + RULE).settings
+EVERYTHING = """\
+[[rules]]
+name = "all"
+sender = "*"
+source = ["api"]
+login = ["shop"]
+client = ["192.0.2.0/24"]
+tag = ["bill"]
+header = ["X-Kind: receipt"]
+min_bytes = 10
+max_bytes = 20
+time = ["Mon-Fri 08:00-18:00"]
+time_zone = "Europe/Vienna"
+relays = ["bulk", "main"]
+weights = [1, 0]
+
+[[relays]]
+name = "archive"
+host = "192.0.2.3"
+"""
+NOON_MS = int(datetime(2026, 3, 2, 12, tzinfo=UTC).timestamp() * 1000)
+"""A Monday."""
+
+
+def facts(**changed: Any) -> Facts:
+    """Of a message that the rule above is about, but for what is changed."""
+    origin = Origin("api", "192.0.2.9", login="shop")
+    summary = Summary(tags=("bill",), headers=(("x-kind", "receipt"),))
+    return Facts(BLANK.id, origin, summary, 20, NOON_MS)._replace(**changed)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"origin": Origin("smtp", "192.0.2.9", login="shop")},
+        {"origin": Origin("api", "192.0.2.9")},
+        {"origin": Origin("api", "198.51.100.9", login="shop")},
+        {"summary": Summary(headers=(("x-kind", "receipt"),))},
+        {"summary": Summary(tags=("bill",))},
+        {"size_bytes": 9},
+        {"size_bytes": 21},
+        {"now_ms": NOON_MS + 5 * 3_600_000},
+    ],
+)
+def test_every_condition_must_hold(tmp_path: Path, changed: dict[str, object]) -> None:
+    rules = router(loaded(tmp_path, RELAYS + EVERYTHING).settings)
+    assert rules.header_names == {"x-kind"}
+    chosen = rules.route("", "a@b.c", facts())
+    assert (chosen.relays, chosen.copies) == (("bulk", "main"), ())
+    assert rules.route("", "a@b.c", facts(**changed)).rule == DEFAULT_RULE
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        'login = ["x"]',
+        'source = ["api"]',
+        "min_bytes = 1",
+        'time = ["Mon"]',
+        'client = ["::1"]',
+        'tag = ["x"]',
+    ],
+)
+def test_one_condition_of_any_kind_is_enough(tmp_path: Path, condition: str) -> None:
+    text = f'{RELAYS}[[rules]]\nname = "r"\n{condition}\nrelays = ["bulk"]\n'
+    assert loaded(tmp_path, text).settings.rules[0].relays == ("bulk",)
+
+
+def test_intake_is_told_what_it_refuses_by_and_nothing_of_where_mail_goes(tmp_path: Path) -> None:
+    refuse = 'name = "no"\nrecipient = "example.net"\naction = "refuse"\nreply = "Not from here"\n'
+    settings = loaded(tmp_path, f"{RELAYS}{EVERYTHING}[[rules]]\n{refuse}").settings
     publish(tmp_path, settings)
     told = {role: load_snapshot(tmp_path, role)[1] for role in ROLES}
-    assert told["delivery"].rules == told["control"].rules == settings.rules
-    assert b"list.example.org" not in (tmp_path / "intake.json").read_bytes()
+    assert told["control"].rules == settings.rules
+    intake = intake_router(told["intake"])
+    assert intake.header_names == {"x-kind"}
+    refused = intake.refusal("", "a@example.net", BLANK.origin, NOON_MS)
+    assert refused is not None
+    assert (refused.rule, refused.reply) == ("no", "Not from here")
+    assert intake.refusal("", "a@example.com", BLANK.origin, NOON_MS) is None
+    assert b"archive" not in (tmp_path / "intake.json").read_bytes().partition(b'"rules"')[2]
     with pytest.raises(AssertionError, match="not told"):
-        bool(told["intake"].rules)
+        bool(told["intake"].rules[0].relays)
+    assert router(told["delivery"]).route("", "a@example.net").action is Action.REFUSE

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from dispatch.security.vault import Vault
 from dispatch.settings import Settings, SettingsUnreadable, changes, load, values_of
 from dispatch.settings.keys import ROLES, Role
 from dispatch.settings.model import find_key
@@ -17,6 +18,7 @@ from dispatch.settings.snapshot import NoSnapshot, publish
 from dispatch.settings.snapshot import load as load_snapshot
 
 NOWHERE = Path("/nonexistent/dispatch.toml")
+SEALS = {role: Vault(bytes([number] * 32)) for number, role in enumerate(ROLES)}
 
 
 def settings(*overrides: str) -> Settings:
@@ -26,8 +28,8 @@ def settings(*overrides: str) -> Settings:
 @pytest.mark.parametrize("role", ROLES)
 def test_a_role_is_told_what_it_may_know_and_nothing_else(tmp_path: Path, role: Role) -> None:
     published = settings("relays.a.host=mail", "spool.max_age_hours=none", "listener.ports=2525")
-    publish(tmp_path, published)
-    _, told = load_snapshot(tmp_path, role)
+    publish(tmp_path, published, SEALS)
+    _, told = load_snapshot(tmp_path, role, SEALS[role])
     expected = {}
     for path, value in values_of(published).items():
         entry = find_key(path)
@@ -39,9 +41,10 @@ def test_a_role_is_told_what_it_may_know_and_nothing_else(tmp_path: Path, role: 
 
 
 def test_control_is_told_everything(tmp_path: Path) -> None:
-    published = settings("relays.a.host=mail")
-    publish(tmp_path, published)
-    assert load_snapshot(tmp_path, "control")[1] == published
+    published = settings("relays.a.host=mail", "relays.a.username=me", "relays.a.password=secret")
+    publish(tmp_path, published, SEALS)
+    _, told = load_snapshot(tmp_path, "control", SEALS["control"])
+    assert values_of(told) == values_of(published)
 
 
 def test_intake_is_not_told_where_relays_are(tmp_path: Path) -> None:

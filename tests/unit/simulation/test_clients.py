@@ -18,14 +18,19 @@ from tests.simulation.speech import PATIENCE_S
 from tests.unit.simulation.straight_relay import StraightRelay
 
 from dispatch.intake.acceptance import Acceptance, AcceptanceRules
+from dispatch.intake.credentials import Credentials
 from dispatch.intake.incoming import Budget, Incoming
 from dispatch.intake.listener import ConnectionRules, SmtpListener
 from dispatch.intake.smtp_session import Desk, SessionRules, SmtpSession
 from dispatch.mail.ids import MessageId, new_message_id
 from dispatch.mail.message import Message
 from dispatch.mail.reply import reply
-from dispatch.policy.admission import Refusal
+from dispatch.policy.admission import RateLimits, Refusal
+from dispatch.policy.limits import Bucket, Limits
+from dispatch.policy.lockout import Lockout
 from dispatch.ports import AppendFault, Buffer, DiskLevel, Lsn
+from dispatch.security.credential_cache import CredentialCache
+from dispatch.security.verifying import Verifier
 from dispatch.smtp.body import DataDecoder
 from dispatch.smtp.server import ServerSettings
 from dispatch.spool.content import ContentFolder
@@ -278,8 +283,19 @@ class Intake:
             source_allowed=lambda address: address.startswith("192.0.2."),
             disk_level=lambda: random.choice((DiskLevel.AMPLE,) * 30 + (DiskLevel.SUSPENDED,)),
             refused=lambda refusal, origin: None,
+            credentials=Credentials(
+                process,
+                Verifier(process.worker("passwords"), process, CredentialCache(b"k" * 32)),
+                Lockout(),
+                {},
+            ),
+            rates=RateLimits(Limits(), Limits(), Bucket(())),
+            refused_by=lambda sender, recipient, origin: None,
         )
-        self.listener = SmtpListener(desk, ConnectionRules(6, 3, 300.0))
+        network = outside.network.of(process.loop)
+        self.listener = SmtpListener(
+            desk, ConnectionRules(6, 3, 300.0), network, lambda event, /, **fields: None
+        )
         outside.network.listen(process.loop, PORT, self.listener.accept, "intake")
 
     def die(self) -> None:

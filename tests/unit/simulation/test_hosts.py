@@ -98,7 +98,7 @@ class Site:
         self._files: dict[str, bytes] = {}
         self._serial = 0
         self._left = 0
-        host = SmartHost(host="up.example", port=PORT, helo_name="relay.test", **settings)  # type: ignore[arg-type]
+        host = SmartHost(hosts=("up.example",), port=PORT, helo_name="relay.test", **settings)  # type: ignore[arg-type]
         self.relay = SmtpRelay(
             host,
             clock=self.process,

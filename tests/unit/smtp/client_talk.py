@@ -6,11 +6,14 @@ from dispatch.mail.envelope import Envelope, Recipient
 from dispatch.mail.reply import Reply
 from dispatch.mail.report import Report
 from dispatch.smtp.client import ClientCore
+from dispatch.smtp.client_auth import Credentials
 from dispatch.smtp.client_content import frame
-from dispatch.smtp.client_exchange import Closed, ContentWanted, Done, Exchange, Ready, Untried
+from dispatch.smtp.client_exchange import Closed, ContentWanted, Done, Exchange, Ready, TlsWanted, Untried
+from dispatch.smtp.client_opening import Security
 from dispatch.smtp.client_preparation import Chunking
 
 CONTENT = b"Subject: x\r\n\r\nHello.\r\n"
+TLS = "TLSv1.3 TLS_AES_256_GCM_SHA384"
 ALL_EXTENSIONS = ("PIPELINING", "SIZE 10000000", "8BITMIME", "SMTPUTF8", "DSN", "CHUNKING", "BINARYMIME")
 
 
@@ -28,9 +31,25 @@ def ehlo_reply(*extensions: str) -> bytes:
 class Talk:
     """One session; what the client says is returned by the call that made it speak."""
 
-    def __init__(self, *, pipelining: bool = True, chunking: Chunking = "auto") -> None:
+    def __init__(
+        self,
+        *,
+        pipelining: bool = True,
+        chunking: Chunking = "auto",
+        tls: str | None = None,
+        security: Security = "none",
+        credentials: Credentials | None = None,
+        had_tls: bool = False,
+    ) -> None:
         self.core: ClientCore[str] = ClientCore(
-            "client.example", pipelining=pipelining, chunking=chunking, peer="192.0.2.1:25"
+            "client.example",
+            pipelining=pipelining,
+            chunking=chunking,
+            peer="192.0.2.1:25",
+            tls=tls,
+            security=security,
+            credentials=credentials,
+            had_tls=had_tls,
         )
         self.contents: dict[str, bytes] = {}
         self.reports: dict[str, Report] = {}
@@ -38,6 +57,7 @@ class Talk:
         self.sending: list[str] = []
         """Whose end of data was about to leave, in order."""
         self.ready = 0
+        self.handshakes = 0
         self.closed: list[Closed] = []
         self.holding = False
         """Content is wanted, and not given until the test says so."""
@@ -73,6 +93,10 @@ class Talk:
     def hear_in_pieces(self, pieces: list[bytes]) -> bytes:
         return b"".join(self.hear(piece) for piece in pieces)
 
+    def secured(self) -> bytes:
+        self.core.secured(TLS)
+        return self.pump()
+
     def give_content(self) -> bytes:
         self._give_content()
         return self.pump()
@@ -89,6 +113,8 @@ class Talk:
             assert not self.closed, "nothing may happen behind the end"
             if isinstance(event, Ready):
                 self.ready += 1
+            elif isinstance(event, TlsWanted):
+                self.handshakes += 1
             elif isinstance(event, Done):
                 assert event.exchange.key not in self.reports, "reported twice"
                 self.reports[event.exchange.key] = event.report

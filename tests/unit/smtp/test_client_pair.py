@@ -8,11 +8,31 @@ from tests.wire.desk import Desk, Kept
 
 from dispatch.mail.envelope import BodyType
 from dispatch.mail.reply import Reply
-from dispatch.mail.report import Stage
+from dispatch.mail.report import FaultKind, Stage
+from dispatch.smtp import wording
+from dispatch.smtp.client_auth import Credentials
+from dispatch.smtp.client_opening import Security
 from dispatch.smtp.client_preparation import Chunking
+from dispatch.smtp.client_states import Phase
+from dispatch.smtp.events import AuthOffered, Event
 from dispatch.smtp.server_settings import ServerSettings
 
 CONTENTS = [CONTENT, b"", b".\r\n", b"..\r\n.a\r\n\r\n.\r\n", b"\r\n.\r\n" * 50, b"x" * 5000 + b"\r\n"]
+
+
+SETTINGS = ServerSettings(server_name="server.example")
+GUARDED = ServerSettings(server_name="server.example", starttls=True, auth_mechanisms=("PLAIN", "LOGIN"))
+
+
+class Doorman(Desk):
+    """Knows one user, with one password."""
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, AuthOffered):
+            known = (event.user, event.password) == ("gr\u00fcn", b"pass word")
+            self.core.answer(wording.AUTHENTICATED if known else wording.AUTHENTICATION_FAILED)
+        else:
+            super()._handle(event)
 
 
 class Pair:
@@ -25,9 +45,14 @@ class Pair:
         chunking: Chunking = "auto",
         pipelining: bool = True,
         answers: dict[str, Reply] | None = None,
+        settings: ServerSettings = SETTINGS,
+        security: Security = "none",
+        credentials: Credentials | None = None,
     ) -> None:
-        self.client = Talk(chunking=chunking, pipelining=pipelining)
-        self.desk = Desk(ServerSettings(server_name="server.example"), answers)
+        self.client = Talk(
+            chunking=chunking, pipelining=pipelining, security=security, credentials=credentials
+        )
+        self.desk = Doorman(settings, answers)
         self._piece = piece
         self.carry(b"", self.desk.pump())
 
@@ -38,6 +63,9 @@ class Pair:
             heard = to_client + b"".join(answers)
             to_server = b"".join(self.client.hear(piece) for piece in self._pieces(heard))
             to_client = b""
+            if self.client.core.phase is Phase.TLS:
+                self.desk.core.secured()
+                to_server = self.client.secured()
 
     def send(self, *keys: str, **options: object) -> None:
         said = b"".join(self.client.begin(key, **options) for key in keys)  # type: ignore[arg-type]
@@ -102,3 +130,28 @@ def test_bodies_suit_or_are_refused_before_anything_is_said(body: BodyType) -> N
         assert codes(pair.client.reports["m"]) == [None]
     else:
         assert len(pair.desk.kept) == 1
+
+
+@pytest.mark.parametrize("piece", [1, 3, 1_000_000])
+@pytest.mark.parametrize("mechanism", ["PLAIN", "LOGIN"])
+@pytest.mark.parametrize("user", ["gr\u00fcn", "gr\u00fcn" * 200])
+def test_login_under_tls_is_followed_by_mail_or_refused(user: str, mechanism: str, piece: int) -> None:
+    credentials = Credentials(user, "pass word", (mechanism,))
+    pair = Pair(piece, settings=GUARDED, security="starttls_required", credentials=credentials)
+    assert pair.client.handshakes == 1
+    if user == "gr\u00fcn":
+        pair.send("one", "two")
+        assert len(pair.desk.kept) == 2
+        assert pair.client.reports["two"].tls is not None
+    else:
+        (closed,) = pair.client.closed
+        assert (closed.stage, closed.reply) == (Stage.AUTH, wording.AUTHENTICATION_FAILED)
+
+
+def test_login_is_not_tried_in_clear_text() -> None:
+    pair = Pair(50, settings=GUARDED, credentials=Credentials("gr\u00fcn", "pass word"))
+    (closed,) = pair.client.closed
+    assert closed.stage is Stage.AUTH
+    assert closed.fault is not None
+    assert closed.fault.kind is FaultKind.TLS
+    assert not [event for event in pair.desk.happened if isinstance(event, AuthOffered)]

@@ -56,6 +56,22 @@ def test_bad_parameters_of_mail_refuse_it(parameters: str, code: int) -> None:
     assert refused.code == code
 
 
+@pytest.mark.parametrize("submitter", ["<>", "a@b.example", "e+3Dmc2@b.example"])
+def test_the_submitter_is_read_and_dropped_where_auth_is_served(submitter: str) -> None:
+    offered = parse_mail(f"FROM:<a@b.example> AUTH={submitter} SIZE=12", True)
+    assert offered == MailOffered("a@b.example", 12)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    ["AUTH", "AUTH=", "AUTH=a+b", "AUTH=a=b", "AUTH=\u00e9", "AUTH=" + "x" * 501, "AUTH=<> AUTH=<>"],
+)
+def test_a_bad_submitter_refuses_mail(parameters: str) -> None:
+    refused = parse_mail(f"FROM:<a@b.example> {parameters}", True)
+    assert isinstance(refused, Reply)
+    assert refused.code == 501
+
+
 @pytest.mark.parametrize(
     "parameters",
     [

@@ -150,13 +150,13 @@ def test_ehlo_announces_what_is_served() -> None:
     ]
 
 
-def test_auth_cannot_be_switched_on_by_accident() -> None:
-    with pytest.raises(ValueError, match="AUTH"):
-        ServerCore(ServerSettings("mx.example", auth_mechanisms=("PLAIN",)))
-
-
 class TestStartTls:
     settings = ServerSettings("mx.example", starttls=True)
+
+    def test_it_is_not_offered_where_tls_came_first(self) -> None:
+        desk = Desk(self.settings, secured=True)
+        assert b"STARTTLS" not in desk.say(b"EHLO client\r\n")
+        assert desk.say(b"STARTTLS\r\n").startswith(b"503")
 
     def test_everything_said_in_clear_is_forgotten(self) -> None:
         desk = Desk(self.settings)

@@ -208,3 +208,15 @@ def test_reading_takes_few_calls_of_the_disk() -> None:
     before = spool.disk.operations
     assert len(read_all(reader, 0, 1 << 20)) == 200
     assert spool.disk.operations - before <= 4
+
+
+def test_the_last_bytes_begin_with_a_segment() -> None:
+    spool = SimulatedSpool(segment_bytes=32 << 10)
+    reader = spool.reader()
+    written = records("mail", 30, 5000)
+    for payload in written:
+        spool.put(payload)
+    assert reader.last(1 << 30) == reader.oldest
+    begin = reader.last(10_000)
+    assert reader.oldest < begin <= reader.durable - 10_000
+    assert [entry.payload for entry in read_all(reader, begin)][-2:] == written[-2:]

@@ -11,7 +11,7 @@ import pytest
 from dispatch.store import sqlite
 from dispatch.store.sqlite import NewerSchema, migrate, migrations, open_database, schema_version, statements
 
-DATABASES = ("parked", "history")
+DATABASES = ("parked", "history", "settings")
 
 
 def schema_of(connection: apsw.Connection) -> list[tuple[object, ...]]:
@@ -34,7 +34,7 @@ def test_a_fresh_database_equals_one_migrated_step_by_step(database: str, tmp_pa
     for number, script in migrations(database):
         stepwise.execute(script)
         stepwise.pragma("user_version", number)
-        migrate(stepwise, database, name="stepwise.db")
+    migrate(stepwise, database, name="stepwise.db")
     assert schema_of(fresh) == schema_of(stepwise)
     assert schema_version(fresh) == schema_version(stepwise) == len(migrations(database))
     fresh.close()

@@ -144,3 +144,77 @@ SELECT day, relay, kind, count
 FROM counter
 WHERE day BETWEEN ? AND ?
 ORDER BY day, relay, kind
+
+-- name: load_notifiable
+SELECT message, standings FROM notifiable WHERE id = ?
+
+-- name: add_notifiable
+INSERT INTO notifiable (id, message, standings, waits_since_ms)
+VALUES (?, ?, ?, ?)
+
+-- name: change_notifiable
+UPDATE notifiable
+SET standings = ?2, waits_since_ms = ?3
+WHERE id = ?1
+
+-- name: drop_notifiable
+DELETE FROM notifiable WHERE id = ?
+
+-- name: drop_notifiable_numbered
+DELETE FROM notifiable WHERE id = (SELECT id FROM message WHERE number = ?)
+
+-- name: waiting_notifiable
+SELECT id, message, standings, waits_since_ms
+FROM notifiable
+WHERE waits_since_ms IS NOT NULL AND waits_since_ms <= ?
+ORDER BY waits_since_ms
+LIMIT ?
+
+-- name: add_pending
+INSERT INTO dsn_pending (message, position, kind, at_ms, told)
+VALUES (?, ?, ?, ?, ?)
+ON CONFLICT DO NOTHING
+
+-- name: withdraw_pending
+DELETE FROM dsn_pending WHERE message = ? AND position = ? AND kind = ?
+
+-- name: ripe_pending
+SELECT DISTINCT message
+FROM dsn_pending
+WHERE at_ms <= ?1 OR at_ms > ?2
+LIMIT ?3
+
+-- name: pending_of
+SELECT told FROM dsn_pending WHERE message = ? ORDER BY at_ms
+
+-- name: add_notice
+INSERT INTO dsn_outbox (notice_id, message, at_ms, state, frozen, tries, due_ms)
+VALUES (?1, ?2, ?3, ?4, ?5, 0, ?3)
+ON CONFLICT DO NOTHING
+
+-- name: next_unsent
+SELECT notice_id, at_ms, frozen, tries
+FROM dsn_outbox
+WHERE state = 'unsent' AND (due_ms <= ?1 OR due_ms > ?2)
+ORDER BY due_ms
+LIMIT 1
+
+-- name: notice_state
+SELECT state FROM dsn_outbox WHERE notice_id = ?
+
+-- name: settle_notice
+UPDATE dsn_outbox
+SET state = ?2, frozen = x''
+WHERE notice_id = ?1 AND state = 'unsent'
+
+-- name: put_off_notice
+UPDATE dsn_outbox
+SET tries = tries + 1, due_ms = ?2
+WHERE notice_id = ?1
+
+-- name: settled_notice
+SELECT 1 FROM dsn_outbox WHERE state <> 'unsent' AND at_ms < ? LIMIT 1
+
+-- name: forget_notices
+DELETE FROM dsn_outbox
+WHERE notice_id IN (SELECT notice_id FROM dsn_outbox WHERE state <> 'unsent' AND at_ms < ? LIMIT ?)

@@ -1,0 +1,172 @@
+"""Reads the settings from all of their sources, and publishes them, sealed, for every process.
+
+The sources are those of `dispatch serve` (file, environment, `--set`), the database, and the certificate. The
+supervisor publishes once, before there are other processes; after that only control does, and where nothing
+runs the command line, under the supervisor's lock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from ipaddress import ip_address
+from pathlib import Path
+
+import msgspec
+
+from dispatch.app.certificate import CertificateUnusable, Kept, SharedCertificate
+from dispatch.app.folders import Folders
+from dispatch.observe import Reporter
+from dispatch.runtime.addresses import own_addresses
+from dispatch.security.certificates import days_left, renewal_due
+from dispatch.security.role_keys import role_key
+from dispatch.security.vault import Vault
+from dispatch.settings import Loaded, Settings, SettingsErrors, SettingsUnreadable, changes, load
+from dispatch.settings.keys import ROLES
+from dispatch.settings.model import Certificate
+from dispatch.settings.snapshot import publish
+from dispatch.store.settings import SettingsStore
+
+EXPIRES_SOON_DAYS = 14
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class MistakenSettings(Exception):
+    """New settings were not published; each of their mistakes was reported."""
+
+
+class Publisher:
+    """Holds `settings.db` open for writing, until it is closed."""
+
+    def __init__(
+        self,
+        folders: Folders,
+        sources: Sequence[str],
+        key: bytes,
+        report: Reporter,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        """`sources`: the arguments that name them; `key`: the vault's. Raises `StoreFault`."""
+        parser = argparse.ArgumentParser()
+        parser.add_argument("--config", type=Path)
+        parser.add_argument("--data", type=Path)
+        parser.add_argument("--set", action="append", default=[])
+        self._given = parser.parse_args(list(sources))
+        self._folders = folders
+        self._report = report
+        self.now = now
+        self._seals = {role: Vault(role_key(key, role)) for role in ROLES}
+        self.store = SettingsStore.open(folders.settings_db, Vault(key))
+        self.certificate = SharedCertificate(folders.certificates, self.store)
+        self.number = 0
+        """Of the last publication; 0 before the first."""
+        self._in_force: Settings | None = None
+        self._said_days: int | None = None
+
+    def close(self) -> None:
+        self.store.close()
+
+    def remember_in_force(self) -> None:
+        """The processes were started with what the sources say now: tell of what then needs a restart."""
+        try:
+            self._in_force = self.load().settings
+        except (SettingsErrors, SettingsUnreadable):
+            # The relay was started with good settings, and control again after somebody broke the file,
+            # or while it cannot be read.
+            self._in_force = None
+
+    def load(self) -> Loaded:
+        """All sources, the certificate aside.
+
+        Raises `SettingsErrors`, `SettingsUnreadable`, `StoreFault` and `VaultFault`.
+        """
+        overrides = [*self._given.set, f"spool.directory={self._folders.data}"]
+        return load(self._given.config, os.environ, overrides, stored=self.store.given())
+
+    def publish(self) -> Settings:
+        """Raises as `load`, and `OSError`; then nothing was published, or not to everybody."""
+        settings = self.load().settings
+        kept = self._kept(settings)
+        shown = kept and Certificate(kept.identity.chain_pem, kept.identity.private_key)
+        settings = msgspec.structs.replace(settings, certificate=shown)
+        self.number = publish(self._folders.settings, settings, self._seals)
+        self._report("settings_published", number=self.number)
+        if self._in_force is not None:
+            # Compared with what the processes were started with: what waits for a restart goes on waiting.
+            _, restart = changes(self._in_force, settings)
+            if restart:
+                self._report("settings_need_restart", keys=", ".join(restart))
+        return settings
+
+    def reload(self) -> Settings:
+        """`publish` where nobody waits for the answer: `MistakenSettings` after each mistake was reported."""
+        try:
+            return self.publish()
+        except SettingsErrors as errors:
+            for mistake in errors.mistakes:
+                self._report("reload_failed", why=str(mistake))
+            raise MistakenSettings("the settings have mistakes; those in force stay") from None
+
+    # ------------------------------------------------------------ the certificate
+
+    def generate_certificate(self, settings: Settings, more: Sequence[str] = ()) -> Kept:
+        """Make a self-signed one for all names and addresses of the machine.
+
+        Raises `ValueError` for a name in `more` that is none.
+        """
+        names = [settings.listener.server_name, socket.gethostname(), "localhost"]
+        addresses = own_addresses()
+        try:
+            identity = self.certificate.generate([*more, *names], addresses, self.now())
+        except ValueError:
+            if more:
+                raise
+            # The machine's own name may be one that no certificate can have.
+            identity = self.certificate.generate(["localhost"], addresses, self.now())
+        self._report("certificate_made", names=", ".join(identity.names), until=identity.not_after.date())
+        return Kept(identity, made_here=True)
+
+    def look_after_certificate(self) -> bool:
+        """Renew it where it is ours and due; say where it expires soon. True: there is one to publish."""
+        try:
+            kept = self.certificate.load()
+        except CertificateUnusable:
+            # Said at each publication.
+            return False
+        if kept is None:
+            return False
+        if kept.made_here and renewal_due(kept.identity, self.now()):
+            # Names that were asked for stay; addresses are those that the machine has now.
+            names = [name for name in kept.identity.names if not _is_address(name)]
+            self.generate_certificate(self.load().settings, names)
+            return True
+        left = days_left(kept.identity, self.now())
+        if left < EXPIRES_SOON_DAYS and left != self._said_days:
+            # Once a day, however often somebody looks.
+            self._said_days = left
+            self._report("certificate_expires", days=left, names=", ".join(kept.identity.names))
+        return False
+
+    def _kept(self, settings: Settings) -> Kept | None:
+        """The certificate to be shown; made where there never was one."""
+        if self.certificate.never_made:
+            return self.generate_certificate(settings)
+        try:
+            return self.certificate.load()
+        except CertificateUnusable as error:
+            self._report("certificate_fault", why=str(error), meanwhile="TLS is not offered")
+            return None
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,145 @@
+"""What `dispatch relay` and `dispatch rule` have in common, and `dispatch login` in part: tables of the
+settings that are made, changed and removed by command, and kept in settings.db.
+
+What stands in the file is changed in the file; it is listed here as well.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from dispatch.cli.control_bus import Sources, ask_control, print_changed
+from dispatch.cli.options import ConfigOption, DataOption, JsonOption, SetOption, fail, print_json
+from dispatch.cli.passwords import PasswordStdinOption, ask_password
+from dispatch.settings.kinds import shown
+from dispatch.settings.model import KEYS, REPEATED
+from dispatch.settings.requests import Changed, Entries, ListEntries, PutEntry, RemoveEntry, Value
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
+KeysArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="As in the settings file; `KEY=` gives it its default."),
+]
+PasswordOption = Annotated[bool, typer.Option("--password", help="Ask for the password that it needs.")]
+
+
+def written_keys(section: str, written: list[str] | None) -> dict[str, Value | None]:
+    """KEY=VALUE arguments; ends the program with 64 where one is none, or is a secret."""
+    keys: dict[str, Value | None] = {}
+    for argument in written or ():
+        key, equals, value = argument.partition("=")
+        key = key.strip().lower().replace("-", "_")
+        entry = KEYS[section].get(key)
+        if not equals or not key or key == "name":
+            fail(os.EX_USAGE, f"{argument} is no KEY=VALUE; `dispatch config reference` has all keys.")
+        if entry is not None and entry.key.secret and value:
+            fail(
+                os.EX_USAGE,
+                f"{key} is a secret, and arguments can be read by everybody on this machine:"
+                f" say --{key}, or --{key}-stdin.",
+            )
+        keys[key] = value or None
+    return keys
+
+
+def add_common_verbs(app: typer.Typer, section: str) -> None:
+    """`list`, `remove`, `enable` and `disable`."""
+    noun = REPEATED[section]
+
+    @app.command("list", help=f"Show every {noun}, where it was made, and what it says.")
+    def list_(
+        as_json: JsonOption = False,
+        config: ConfigOption = None,
+        data: DataOption = None,
+        set_: SetOption = None,
+    ) -> None:
+        found = ask_control(Sources(config, data, set_ or ()), ListEntries(section), Entries)
+        if as_json:
+            print_json(found.entries)
+            return
+        if not found.entries:
+            typer.echo(f"There is no {noun}.")
+        for entry in found.entries:
+            typer.echo(f"{entry.name}  ({entry.origin})")
+            for key, value in entry.keys.items():
+                typer.echo(f"    {key} = {shown(value)}")
+
+    @app.command(help=f"Remove a {noun} that was made by command.")
+    def remove(
+        name: NameArgument,
+        as_json: JsonOption = False,
+        config: ConfigOption = None,
+        data: DataOption = None,
+        set_: SetOption = None,
+    ) -> None:
+        changed = ask_control(Sources(config, data, set_ or ()), RemoveEntry(section, name), Changed)
+        print_changed(f"{noun} {name} is removed.", changed, as_json)
+
+    _add_switch(app, section, "enable", enabled=True)
+    _add_switch(app, section, "disable", enabled=False)
+
+
+def _add_switch(app: typer.Typer, section: str, verb: str, *, enabled: bool) -> None:
+    noun = REPEATED[section]
+
+    @app.command(verb, help=f"Switch a {noun} {'on' if enabled else 'off'}.")
+    def switch(
+        name: NameArgument,
+        as_json: JsonOption = False,
+        config: ConfigOption = None,
+        data: DataOption = None,
+        set_: SetOption = None,
+    ) -> None:
+        order = PutEntry(section, name, {"enabled": enabled}, "existing")
+        changed = ask_control(Sources(config, data, set_ or ()), order, Changed)
+        print_changed(f"{noun} {name} is {verb}d.", changed, as_json)
+
+
+def add_writing_verbs(app: typer.Typer, section: str) -> None:
+    """`add` and `set`, with keys as in the file."""
+    noun = REPEATED[section]
+
+    def put(name: str, keys: dict[str, Value | None], new: bool, sources: Sources, as_json: bool) -> None:
+        order = PutEntry(section, name, keys, "new" if new else "existing")
+        changed = ask_control(sources, order, Changed)
+        print_changed(f"{noun} {name} is {'added' if new else 'changed'}.", changed, as_json)
+
+    def password_of(name: str, ask: bool, from_stdin: bool) -> dict[str, Value | None]:
+        if not ask and not from_stdin:
+            return {}
+        if "password" not in KEYS[section]:
+            fail(os.EX_USAGE, f"a {noun} has no password.")
+        return {"password": ask_password(f"Password of {name}", from_stdin=from_stdin)}
+
+    @app.command(help=f"Make a {noun}, like: {noun} add NAME KEY=VALUE …")
+    def add(
+        name: NameArgument,
+        keys: KeysArgument = None,
+        password: PasswordOption = False,
+        password_stdin: PasswordStdinOption = False,
+        as_json: JsonOption = False,
+        config: ConfigOption = None,
+        data: DataOption = None,
+        set_: SetOption = None,
+    ) -> None:
+        written = written_keys(section, keys) | password_of(name, password, password_stdin)
+        put(name, written, True, Sources(config, data, set_ or ()), as_json)
+
+    @app.command("set", help=f"Change keys of a {noun} that was made by command.")
+    def set_keys(
+        name: NameArgument,
+        keys: KeysArgument = None,
+        password: PasswordOption = False,
+        password_stdin: PasswordStdinOption = False,
+        as_json: JsonOption = False,
+        config: ConfigOption = None,
+        data: DataOption = None,
+        set_: SetOption = None,
+    ) -> None:
+        written = written_keys(section, keys) | password_of(name, password, password_stdin)
+        if not written:
+            fail(os.EX_USAGE, "nothing is to be changed: write KEY=VALUE.")
+        put(name, written, False, Sources(config, data, set_ or ()), as_json)

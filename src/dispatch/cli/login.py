@@ -1,0 +1,111 @@
+"""`dispatch login`: who may submit mail with a user name and a password.
+
+A password is hashed here, in the command, and only its hash goes anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dispatch.cli.control_bus import Sources, ask_control, print_changed
+from dispatch.cli.entries import KeysArgument, NameArgument, add_common_verbs, written_keys
+from dispatch.cli.options import ConfigOption, DataOption, JsonOption, SetOption, new_group, print_json
+from dispatch.cli.passwords import PasswordStdinOption, ask_password
+from dispatch.security.passwords import hash_password
+from dispatch.settings.model import LOGINS
+from dispatch.settings.requests import Changed, PutEntry, Value
+
+app = new_group("Add, change, list and remove logins; hash a password.")
+
+FromOption = Annotated[
+    list[str] | None,
+    typer.Option("--from", metavar="CIDR", help="A network from which it may be used. Repeatable."),
+]
+SenderOption = Annotated[
+    list[str] | None,
+    typer.Option("--sender", metavar="PATTERN", help="A sender that it may use. Repeatable."),
+]
+RecipientOption = Annotated[
+    list[str] | None,
+    typer.Option("--recipient", metavar="PATTERN", help="A recipient that it may send to. Repeatable."),
+]
+RateOption = Annotated[
+    str, typer.Option("--rate", metavar="RATE", help='How much it may submit, like "100/minute".')
+]
+
+
+@app.command()
+def add(
+    name: NameArgument,
+    from_: FromOption = None,
+    sender: SenderOption = None,
+    recipient: RecipientOption = None,
+    rate: RateOption = "",
+    password_stdin: PasswordStdinOption = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Make a login; its password is asked for."""
+    keys = _keys(from_, sender, recipient, rate)
+    keys["password"] = hash_password(ask_password(f"Password of {name}", from_stdin=password_stdin))
+    order = PutEntry(LOGINS, name, keys, "new")
+    changed = ask_control(Sources(config, data, set_ or ()), order, Changed)
+    print_changed(f"login {name} is added.", changed, as_json)
+
+
+@app.command("set")
+def set_keys(
+    name: NameArgument,
+    keys: KeysArgument = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Change keys of a login that was made by command."""
+    order = PutEntry(LOGINS, name, written_keys(LOGINS, keys), "existing")
+    changed = ask_control(Sources(config, data, set_ or ()), order, Changed)
+    print_changed(f"login {name} is changed.", changed, as_json)
+
+
+@app.command()
+def password(
+    name: NameArgument,
+    password_stdin: PasswordStdinOption = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Give a login another password; the old one is not taken any more."""
+    hashed = hash_password(ask_password(f"New password of {name}", from_stdin=password_stdin))
+    order = PutEntry(LOGINS, name, {"password": hashed}, "existing")
+    changed = ask_control(Sources(config, data, set_ or ()), order, Changed)
+    print_changed(f"login {name} has a new password.", changed, as_json)
+
+
+@app.command("hash")
+def hash_(password_stdin: PasswordStdinOption = False, as_json: JsonOption = False) -> None:
+    """Print the hash of a password, for the settings file."""
+    hashed = hash_password(ask_password("Password", from_stdin=password_stdin))
+    if as_json:
+        print_json({"hash": hashed})
+    else:
+        typer.echo(hashed)
+
+
+add_common_verbs(app, LOGINS)
+
+
+def _keys(
+    networks: list[str] | None, senders: list[str] | None, recipients: list[str] | None, rate: str
+) -> dict[str, Value | None]:
+    given = {"allowed_cidrs": networks, "allowed_senders": senders, "allowed_recipients": recipients}
+    keys: dict[str, Value | None] = {key: list(values) for key, values in given.items() if values}
+    if rate:
+        keys["rate"] = rate
+    return keys

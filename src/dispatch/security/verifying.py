@@ -1,0 +1,101 @@
+"""Whether a login's password is right, found out beside the loop and never more than one hash at a time.
+
+A bcrypt hash is a quarter of a second of a core: for the guesser that is the point, for a relay it would be a
+way to stop it. So there is one worker, a bound on what waits for it, and a cache of what was right.
+
+Rules:
+- An unknown user is hashed for like a known one, against `UNKNOWN_USER_HASH`: neither the answer nor its
+  time says whether a name exists. (A foreign hash of another cost than 12 takes another time, and tells.)
+- The same password of the same user, asked for while it is being hashed, waits for that hash: a hundred
+  connections of one application cost one. Those who wait so are not counted; each is a connection, and
+  connections are bounded elsewhere.
+- What cannot be found out now is BUSY, a temporary reply (454, RFC 4954 section 6), never WRONG: the client
+  would throw its password away, and lockout would count it.
+
+It knows nothing of lockout: whoever calls asks `dispatch.policy.lockout` before and tells it after. While
+hashes are under way nobody has failed yet: a burst may get ahead of a lockout by `waiting_max`.
+
+Trap: the answer holds for the hash as it was when asked. Whoever may revoke meanwhile looks again at `done`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+
+from dispatch.ports import Clock, Worker
+from dispatch.security.credential_cache import CredentialCache
+from dispatch.security.passwords import UNKNOWN_USER_HASH, verify_password
+
+WAITING_MAX = 32
+"""Hashes under way; at cost 12 the last of them is ready after eight seconds."""
+
+
+class Verified(Enum):
+    GOOD = "good"
+    WRONG = "wrong"
+    """No such user, or not this password: not to be told apart."""
+    BUSY = "busy"
+    """Not found out; asking later may help."""
+
+
+Done = Callable[[Verified], None]
+
+
+class Verifier:
+    """One for each process that logs people in; on the loop, as everything but the hashing."""
+
+    __slots__ = ("_cache", "_clock", "_under_way", "_waiting_max", "_worker")
+
+    def __init__(
+        self, worker: Worker, clock: Clock, cache: CredentialCache, *, waiting_max: int = WAITING_MAX
+    ) -> None:
+        """`worker`: one that does nothing else, or logins wait for what else it does."""
+        assert waiting_max >= 1
+        self._worker = worker
+        self._clock = clock
+        self._cache = cache
+        self._waiting_max = waiting_max
+        self._under_way: dict[bytes, list[Done]] = {}
+        """Who waits for each hash, by the cache's digest: passwords are no keys."""
+
+    def verify(self, user: str, password: bytes, hashed: str | None, done: Done) -> None:
+        """Call `done` exactly once; `hashed` is None where there is no such user, or none who may log in.
+
+        Unlike what takes a callback elsewhere, it answers *from within this call* where it can: GOOD for a
+        password that was right minutes ago, BUSY where too many wait. Otherwise a turn of the loop later or
+        more, in the order of asking.
+        """
+        if hashed is not None and self._cache.knows(user, password, hashed, self._clock.monotonic()):
+            done(Verified.GOOD)
+            return
+        against = UNKNOWN_USER_HASH if hashed is None else hashed
+        key = self._cache.digest(user, password, against)
+        waiting = self._under_way.get(key)
+        if waiting is not None:
+            waiting.append(done)
+            return
+        if len(self._under_way) >= self._waiting_max:
+            done(Verified.BUSY)
+            return
+        self._under_way[key] = [done]
+        self._worker.call(
+            partial(verify_password, password, against),
+            partial(self._found, key, user, password, hashed),
+        )
+
+    def _found(
+        self, key: bytes, user: str, password: bytes, hashed: str | None, result: bool | Exception
+    ) -> None:
+        match result:
+            case True if hashed is not None:
+                self._cache.remember(user, password, hashed, self._clock.monotonic())
+                verified = Verified.GOOD
+            case bool():
+                verified = Verified.WRONG
+            case _:
+                # The machine failed (no memory), not the password.
+                verified = Verified.BUSY
+        for done in self._under_way.pop(key):
+            done(verified)

@@ -1,0 +1,136 @@
+"""What may be asked of control about the settings, and what it answers: the words of control's socket.
+
+Spoken by the command line; carried out by `dispatch.app.configuring`, in control or, where no relay runs, in
+the command itself. What a person got wrong is an answer, `Refused`, with every mistake; nothing was changed.
+
+Secrets go one way: they are taken, and never given out.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from dispatch.settings.keys import Role
+
+Value = str | int | float | bool | list[str | int | float]
+"""As in the file; what is text may stand for any type, as on a command line."""
+
+
+class PutEntry(msgspec.Struct, frozen=True, tag="put"):
+    """Make a relay, rule or login, or change one that was made here. Answered with `Changed`."""
+
+    section: str
+    name: str
+    keys: dict[str, Value | None]
+    """None takes a key away: it has its default again."""
+    wanted: Literal["new", "existing"]
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Without what it says: secrets may be among it."""
+        return [("section", self.section), ("name", self.name), ("wanted", self.wanted)]
+
+    def __repr__(self) -> str:
+        return f"PutEntry({self.section!r}, {self.name!r}, wanted={self.wanted!r})"
+
+
+class RemoveEntry(msgspec.Struct, frozen=True, tag="remove"):
+    """Answered with `Changed`."""
+
+    section: str
+    name: str
+
+
+class ListEntries(msgspec.Struct, frozen=True, tag="list"):
+    """All of a section, whatever source they are from. Answered with `Entries`."""
+
+    section: str
+
+
+class Publish(msgspec.Struct, frozen=True, tag="publish"):
+    """Read all sources again. Answered with `Changed`."""
+
+
+class ShowCertificate(msgspec.Struct, frozen=True, tag="certificate"):
+    """Answered with `CertificateShown`."""
+
+
+class GenerateCertificate(msgspec.Struct, frozen=True, tag="generate-certificate"):
+    """A self-signed one, for all names and addresses of the machine and these. Answered with `Changed`."""
+
+    names: tuple[str, ...] = ()
+
+
+class UploadCertificate(msgspec.Struct, frozen=True, tag="upload-certificate"):
+    """Answered with `Changed`."""
+
+    chain_pem: bytes
+    key_pem: bytes
+
+    def __repr__(self) -> str:
+        return "UploadCertificate(...)"
+
+
+class RemoveCertificate(msgspec.Struct, frozen=True, tag="remove-certificate"):
+    """None in its place: TLS is not offered. Answered with `Changed`."""
+
+
+class Changed(msgspec.Struct, frozen=True, tag="changed"):
+    number: int
+    """Of the publication with the change."""
+    remarks: tuple[str, ...] = ()
+    """What should be known about it."""
+    unconfirmed: tuple[Role, ...] = ()
+    """Processes that did not say in time that they work by it. None of them runs where the command did it."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    name: str
+    origin: str
+    """Where it was made: `settings.db`, or file and line."""
+    keys: dict[str, object]
+    """Those that were given; secrets are masked."""
+
+
+class Entries(msgspec.Struct, frozen=True, tag="entries"):
+    entries: tuple[Entry, ...]
+
+
+class CertificateFacts(msgspec.Struct, frozen=True):
+    subject: str
+    issuer: str
+    names: tuple[str, ...]
+    not_before: datetime
+    not_after: datetime
+    days_left: int
+    fingerprint: str
+    """SHA-256, 64 hexadecimal digits."""
+    key_type: str
+    self_signed: bool
+    made_here: bool
+    """By the relay, which renews it."""
+
+
+class CertificateShown(msgspec.Struct, frozen=True, tag="certificate"):
+    certificate: CertificateFacts | None
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """What was asked cannot be; nothing was changed."""
+
+    mistakes: tuple[str, ...]
+
+
+Request = (
+    PutEntry
+    | RemoveEntry
+    | ListEntries
+    | Publish
+    | ShowCertificate
+    | GenerateCertificate
+    | UploadCertificate
+    | RemoveCertificate
+)
+Answer = Changed | Entries | CertificateShown | Refused
