@@ -38,7 +38,6 @@ from dispatch.mail.report import Report
 from dispatch.observe import Reporter
 from dispatch.outcomes.service import ControlService
 from dispatch.ports import Transaction
-from dispatch.queue.lane import LaneRules
 from dispatch.queue.service import DeliveryService
 from dispatch.relays.smtp import SmtpRelay
 from dispatch.settings import Settings
@@ -60,6 +59,7 @@ SMALL = {
     "LARGE_CONTENT_BYTES": 4 << 10,
     "BLOCK_BYTES": 3 << 10,
     "CHECKPOINT_PAGES": 24,
+    "READY_MAX": READY_MAX,
 }
 """Constants of the product by their names, and what stands in for them."""
 
@@ -72,7 +72,6 @@ def shrink() -> None:
             for constant, value in SMALL.items():
                 if hasattr(module, constant):
                     setattr(module, constant, value)
-    dispatch.app.lanes.LaneRules = partial(LaneRules, ready_max=READY_MAX)  # type: ignore[assignment,misc]
     dispatch.app.lanes.SmtpRelay = MortalRelay  # type: ignore[assignment,misc]
     # Read once, and not with every life.
     dispatch.store.sqlite.migrations = cache(dispatch.store.sqlite.migrations)

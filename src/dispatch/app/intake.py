@@ -242,6 +242,7 @@ async def start_intake(
         report=report,
         told=Told(ended=cut.store) if starts.power_was_cut else None,
     )
+    starts.remember()  # or, where that fails, with the first message
     in_force = InForce(watch, machine, log, starts, report)
     submitting = Submitting(
         in_force.acceptance,
