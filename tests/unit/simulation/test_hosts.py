@@ -431,7 +431,7 @@ def test_whatever_hosts_do_the_relay_reports_each_transaction_once_and_rightly(t
 def test_replies_get_lost_behind_a_taking(tmp_path: Path, chunking: str) -> None:
     """Whichever way the content comes."""
     fared: Counter[str] = Counter()
-    for seed in range(6):
+    for seed in range(12):
         site = Site(seed, tmp_path, 1.0, chunking=chunking)
         site.hand_over(60)
         fared += audit(site)
