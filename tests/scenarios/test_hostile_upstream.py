@@ -286,7 +286,7 @@ def scene(relay: Relay, upstream: Upstream) -> Iterator[Scene]:
         host.close()
 
 
-@pytest.mark.parametrize("pipelining", ["auto", "off"])
+@pytest.mark.parametrize("pipelining", ["auto", pytest.param("off", marks=pytest.mark.long)])
 @pytest.mark.parametrize("group", GROUPS)
 def test_nothing_is_lost_and_others_flow(scene: Scene, group: str, pipelining: str) -> None:
     cases = GROUPS[group]

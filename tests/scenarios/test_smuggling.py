@@ -85,7 +85,9 @@ def faults(taken: Taken, number: int, expected: bytes) -> Iterator[str]:
         yield f"the fields in front are {fields!r}"
 
 
-@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize(
+    "cut", [cut if cut in ("whole", "octets") else pytest.param(cut, marks=pytest.mark.long) for cut in CUTS]
+)
 @pytest.mark.parametrize("mode", MODES)
 def test_nothing_is_smuggled(relay: Relay, exact: ExactUpstream, mode: str, cut: str) -> None:
     assert not tried(relay, exact, VARIANTS, mode, cut)

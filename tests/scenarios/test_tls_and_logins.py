@@ -53,7 +53,7 @@ def test_a_client_with_a_login_is_served(
     assert kinds <= {"login", "unauthenticated"} and kinds
 
 
-@pytest.mark.parametrize("client", list(CLIENTS))
+@pytest.mark.parametrize("client", ["smtplib", "curl"])
 def test_in_clear_no_password_is_taken(house: tuple[Relay, int], client: str, tmp_path: Path) -> None:
     relay, _ = house
     assert not CLIENTS[client](Way(relay.port, "none", USER, PASSWORD), tmp_path)

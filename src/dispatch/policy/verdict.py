@@ -195,7 +195,7 @@ REPLY_ROWS: tuple[Row[Reply], ...] = (
 FAULT_ROWS: tuple[Row[Fault], ...] = (
     Row(_END, "no reply",                                  lambda _: True,                  _LOSE,   _SESSION, True,  "no reply came after the end of data", "RFC 1047, RFC 5321 §4.5.3.2.6"),
     Row(_ALL, "message needs what the host lacks",         _kind(FaultKind.UNSUITED),       _BOUNCE, _MESSAGE, True,  "the relay cannot take this message",  "RFC 6152 §3, RFC 6531 §3.2, RFC 1870 §6"),
-    Row(_ALL, "null MX",                                   _kind(FaultKind.NULL_MX),        _BOUNCE, _MESSAGE, True,  "nobody takes mail there",           "RFC 7505 §3"),
+    Row(_ALL, "null MX",                                   _kind(FaultKind.NULL_MX),        _DEFER,  _RELAY,   False, "nobody takes mail at the relay's domain: is its name right?", "RFC 7505 §3"),
     Row(_OPENING, "no usable way to authenticate",         _kind(FaultKind.AUTHENTICATION), _DEFER,  _RELAY,   False, "the relay cannot be given our credentials", "RFC 4954 §4, §6"),
     Row(_AUTH, "no credentials to be had now",             _kind(FaultKind.CREDENTIALS_ABSENT), _DEFER, _RELAY,   False, "the relay cannot be given our credentials", "-"),
     Row(_ALL, "content unreadable",                        _kind(FaultKind.CONTENT_UNREADABLE), _DEFER, _MESSAGE, False, "our own copy of the content could not be read", "-"),
@@ -264,9 +264,7 @@ def _judge_fault(stage: Stage, fault: Fault) -> Outcome:
 
 
 def _status(fault: Fault) -> str:
-    """What the host would have sent had we asked: RFC 6531 section 3.5, RFC 3463 sections 3.4, 3.7, RFC 7505."""
-    if fault.kind is FaultKind.NULL_MX:
-        return "5.1.10"
+    """What the host would have sent had we asked: RFC 6531 section 3.5, RFC 3463 sections 3.4, 3.7."""
     wanted = fault.detail.upper()
     if "SMTPUTF8" in wanted:
         return "5.6.7"

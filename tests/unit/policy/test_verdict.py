@@ -169,10 +169,9 @@ def test_a_broken_connection_is_no_refusal_of_credentials(stage: Stage, kind: Fa
     assert not is_authentication_failure(failed(stage, kind))
 
 
-def test_a_domain_that_takes_no_mail_is_a_bounce_with_its_status() -> None:
+def test_a_relay_whose_domain_takes_no_mail_is_a_mistake_of_ours_and_bounces_nothing() -> None:
     outcome = failed(Stage.CONNECT, FaultKind.NULL_MX, "its MX record says so")
-    assert gist(outcome) == (Move.BOUNCE, Scope.MESSAGE)
-    assert outcome.reason.startswith("5.1.10 ")
+    assert gist(outcome) == (Move.DEFER, Scope.RELAY) and not outcome.burns_attempt
 
 
 def test_credentials_that_could_not_be_checked_cost_no_attempt() -> None:
