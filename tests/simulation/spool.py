@@ -8,7 +8,7 @@ from tests.simulation.disk import Operation, SimulatedDisk, io_error
 from tests.simulation.loop import SimulatedChance, SimulatedLoop, SimulatedMark
 
 from dispatch.ports import AppendFault, Entry, Lsn
-from dispatch.spool.log import SegmentLog
+from dispatch.spool.log import SegmentLog, Told
 from dispatch.spool.reader import SegmentReader
 
 FOLDER = "mail/0"
@@ -28,7 +28,7 @@ class SimulatedSpool:
         self._starts = 0
         self.start()
 
-    def start(self) -> None:
+    def start(self, hears: Told | None = None) -> None:
         self._starts += 1
         self.loop = SimulatedLoop(self._starts)
         self.process = self.disk.process()
@@ -43,6 +43,7 @@ class SimulatedSpool:
             segment_bytes=self._segment_bytes,
             spares=self._spares,
             chained=self._ledger,
+            told=hears,
         )
 
     def kill(self) -> None:

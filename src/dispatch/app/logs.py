@@ -190,7 +190,7 @@ def report_recovery(report: Reporter, log: str, recovery: RecoveryReport) -> Non
         unanswered_bytes=recovery.unanswered_to - recovery.unanswered_from,
         torn_bytes=recovery.torn_bytes,
         damaged=len(recovery.damage),
-        carried=recovery.carried_records,
+        copied=recovery.copied_segments,
         took_s=recovery.elapsed_s,
     )
     for damage in recovery.damage:

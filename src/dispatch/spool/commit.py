@@ -1,7 +1,8 @@
 """One commit: the batches it makes durable, and the work that the worker does for it.
 
 A commit writes at most one batch (the mail log's; the ledger's are written on the loop before), then syncs
-every segment that holds one of its batches, and the folder if one of these segments is new.
+every segment that holds one of its batches, and the folder if one of these segments is new. The first of a
+start puts the tail that was found there on stable storage before.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dispatch.ports import AppendFault, Buffer, Disk, File, Lsn
 from dispatch.spool.frames import build_batch
 from dispatch.spool.segments import Segment
 from dispatch.spool.spares import Spares
+from dispatch.spool.unproven import Unproven
 
 Append = tuple[Sequence[Buffer], int, Callable[[Lsn | AppendFault], None]]
 """A record's buffers, their length, and whom to tell."""
@@ -89,12 +91,15 @@ class Commit:
         batches: list[WriteBatch],
         unwritten: WriteBatch | None,
         failed: Callable[[], None],
+        unproven: Unproven | None = None,
     ) -> None:
-        """`failed` is called on the worker, at once: the process may not live to see what came of it."""
+        """`failed` is called on the worker, at once: the process may not live to see what came of it.
+        `unproven`: the tail before all batches, while it may have to be placed."""
         self._disk = disk
         self._folder = folder
         self._spares = spares
         self._failed = failed
+        self._unproven = unproven
         self.batches = batches
         self.unwritten = unwritten
         """That one of the batches which the commit itself writes; None once it was."""
@@ -110,6 +115,8 @@ class Commit:
                 raise self._write_error
             if self.unwritten is not None:
                 try:
+                    if self._unproven is not None:
+                        self._unproven.place(self._failed)
                     self.unwritten.put(self._spares)
                 except OSError as error:
                     self._write_error = error

@@ -32,10 +32,11 @@ from typing import NamedTuple
 from dispatch.ports import AppendFault, Buffer, Chance, Clock, Disk, Lsn, Mark, Soon, Threads, Timer
 from dispatch.spool.commit import Append, Commit, OpenSegment, WriteBatch
 from dispatch.spool.faults import LogUnwell, append_fault
-from dispatch.spool.frames import GENESIS, align, frames_bytes
+from dispatch.spool.frames import GENESIS, frames_bytes
 from dispatch.spool.recovery import Recovered, recover
 from dispatch.spool.segments import HEADER_BYTES, Segment, SegmentName, new_generation, segment_names
 from dispatch.spool.spares import Spares
+from dispatch.spool.unproven import Unproven
 
 SEGMENT_BYTES = 64 << 20
 BATCH_BYTES_MAX = 4 << 20
@@ -55,10 +56,6 @@ class _Link(NamedTuple):
     synced: int
 
 
-def _nobody(_: Lsn | AppendFault) -> None:
-    """Whoever appended a record that recovery carries over is gone."""
-
-
 def _ignore(_: object) -> None:
     """Nobody wants to know."""
 
@@ -76,7 +73,8 @@ class Told(NamedTuple):
 class SegmentLog:
     """`ports.Log` over segment files. Recovers in its constructor, which blocks; see `recovery`.
 
-    A disk that takes no new segment does not keep the log from opening: it opens unwell and goes on trying.
+    A disk that takes no new segment, or not the tail that was found, does not keep the log from opening: it
+    opens unwell and goes on trying.
     """
 
     def __init__(
@@ -154,7 +152,8 @@ class SegmentLog:
         self._generation = recovered.generation
         self._next_base = recovered.next_base
         self._unanswered = (recovered.unanswered_from, recovered.durable)
-        self._carried: list[Append] = [([record], len(record), _nobody) for record in recovered.carried]
+        self._unproven: Unproven | None = recovered.unproven
+        """None once it was placed."""
         self._links = deque(_links(recovered))
         self._durable_links = {segment.base for segment in recovered.succession.segments}
 
@@ -326,16 +325,11 @@ class SegmentLog:
 
     def _opening_batch(self) -> WriteBatch:
         """The first batch of a successor: what must be in it as soon as its header cuts off the old place."""
-        appends, self._carried = self._carried, []
-        carries = bool(appends)
+        appends: list[Append] = []
         if self._keeps:
-            appends += self._pending
-            self._pending = []
+            appends, self._pending = self._pending, []
             self._pending_bytes = 0
         needed_bytes = self._frames_bytes(len(appends), sum(size_bytes for _, size_bytes, _ in appends))
-        if carries:
-            # Where they stood before, nobody has read them: this is the only place they have.
-            self._unanswered = (self._next_base, align(self._next_base + HEADER_BYTES + needed_bytes))
         return self._frame(self._new_segment(needed_bytes), appends, opens=True)
 
     def _new_segment(self, needed_bytes: int) -> OpenSegment:
@@ -392,7 +386,7 @@ class SegmentLog:
         if unwritten is not None:
             self._written.append(unwritten)
         batches, failed = list(self._written), partial(self._told.doubted, True)
-        return Commit(self._disk, self._folder, self._spares, batches, unwritten, failed)
+        return Commit(self._disk, self._folder, self._spares, batches, unwritten, failed, self._unproven)
 
     def _start_commit(self) -> None:
         if self._timer is not None:
@@ -412,9 +406,10 @@ class SegmentLog:
             return
         self._retry_s = 0.0
         self._fault = None
-        if self._doubted:
+        if self._doubted or self._unproven is not None:
             # What was kept is in the batch that opened the successor.
             self._doubted = False
+            self._unproven = None
             self._told.doubted(False)
         del self._written[: len(commit.batches)]
         committed = sum([len(batch.appends) for batch in commit.batches])
@@ -472,9 +467,7 @@ class SegmentLog:
         kept: list[Append] = []
         for batch in batches:
             for append in batch.appends:
-                if append[2] is _nobody:
-                    self._carried.append(append)
-                elif self._keeps:
+                if self._keeps:
                     kept.append(append)
                 elif batch is unwritten:
                     self._refuse(append, fault)

@@ -70,7 +70,7 @@ class SegmentReader:
                 if entries:
                     return entries
                 if lsn < min(end, durable):
-                    if self._recycled(segment):
+                    if self._recycled(segment) or self._replaced(segment, lsn, min(end, durable)):
                         return self._read_anew(cursor, size_bytes_max)
                     raise self._corrupt(segment, lsn, min(end, durable))
             if lsn >= end:
@@ -195,6 +195,11 @@ class SegmentReader:
     def _recycled(self, segment: Segment) -> bool:
         """A segment loses its name before a byte of it may change."""
         return segment.name not in self._disk.names(self._folder)
+
+    def _replaced(self, segment: Segment, lsn: int, stop: int) -> bool:
+        """A start of the writer may have put a copy in the place of the file that is open (`recovery`)."""
+        self.close()
+        return bool(self._read_segment(segment, lsn, stop, 1)[0])
 
     def _corrupt(self, segment: Segment, lsn: int, stop: int) -> CorruptError:
         scan = SegmentScan(self._open(segment), segment.generation, segment.base)

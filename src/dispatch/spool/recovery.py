@@ -6,9 +6,7 @@
    lies above it, was on stable storage and is damaged: the range is copied aside and reported, and the walk
    goes on behind it. Without such a witness it is a torn tail, and the log ends there.
 3. What is complete but above everything proven is the unpublished tail: no answer may have left for it. It is
-   written once more in its place and then synced: if an earlier process saw its fdatasync fail,
-   these pages are clean without being on the disk, and a bare second fdatasync would lie.
-   Should that fail too, the tail's records are *carried*: the log writes them into its next segment.
+   read, and put on stable storage again before anything else is (`unproven`).
 4. The log then opens a new segment, whose header says where the log ended and which range is unanswered,
    and only after that publishes the mark (`spool.log`).
 
@@ -31,15 +29,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from dispatch.ports import Disk, File
-from dispatch.spool.frames import GENESIS, LAST, RECORD, SECTOR_BYTES, BatchHead, align
-from dispatch.spool.scan import Damage, Found, SegmentScan
+from dispatch.ports import Disk
+from dispatch.spool.frames import GENESIS, SECTOR_BYTES, BatchHead, align
+from dispatch.spool.scan import Damage, SegmentScan
 from dispatch.spool.segments import Segment, SegmentName, Succession, read_succession, segment_names
+from dispatch.spool.unproven import Image, Unproven, images
 
 DAMAGED_SUFFIX = ".damaged"
 _CHUNK_BYTES = 1 << 20
-REWRITES_MAX = 5
-"""How often it is tried to put an unsynced tail on stable storage where it stands, before it moves."""
 _MISSING_SEGMENTS_MAX = 64
 """So many of the newest segment files may be missing before a mark that speaks of them is not believed."""
 _MARK_MAX = 1 << 62
@@ -58,8 +55,8 @@ class RecoveryReport(NamedTuple):
     """Length of the batches, whole or not, that were cut off behind the end."""
     damage: tuple[Damage, ...]
     """Ranges below the durable mark that do not verify: an alarm, always."""
-    carried_records: int
-    """Unanswered ones that the disk did not take in their place; they get a new one."""
+    copied_segments: int
+    """Those whose unanswered tail the disk did not take where it stood: copies have taken their place."""
     segments: int
     elapsed_s: float
     disbelieved_mark: int | None = None
@@ -73,13 +70,13 @@ class Recovered(NamedTuple):
     """Every segment file of the folder, oldest first, those among them that never came to be included."""
     succession: Succession
     durable: int
-    """All below is on stable storage."""
+    """Where the log ends."""
     chain: bytes
     """The chain there; means nothing in a log without one."""
     unanswered_from: int
     """Up to `durable`."""
-    carried: list[bytes]
-    """Records above `durable` that could not be synced in place, and must get a new one."""
+    unproven: Unproven
+    """The records up to `durable`, which become so when this is placed."""
     generation: int
     """The highest ever used."""
     next_base: int
@@ -95,7 +92,7 @@ class Recovered(NamedTuple):
             unanswered_to=self.durable,
             torn_bytes=self.torn_bytes,
             damage=self.damage,
-            carried_records=len(self.carried),
+            copied_segments=self.unproven.copied_segments,
             segments=len(self.succession.segments),
             elapsed_s=elapsed_s,
             disbelieved_mark=self.disbelieved_mark,
@@ -103,7 +100,7 @@ class Recovered(NamedTuple):
 
 
 def recover(disk: Disk, folder: str, mark: int, segment_bytes: int) -> Recovered:
-    """Find the end of the log and put its tail on stable storage. `mark` is the durable mark as it was left.
+    """Find the end of the log, and its unproven tail. `mark` is the durable mark as it was left.
 
     Raises `OSError` only where folder or files cannot be opened at all (permissions, no descriptors left).
     """
@@ -114,63 +111,21 @@ def recover(disk: Disk, folder: str, mark: int, segment_bytes: int) -> Recovered
     believed = _could_be_true(mark, top + _MISSING_SEGMENTS_MAX * segment_bytes if names else _MARK_MAX)
     tail = _Tail(disk, folder, succession, succession.end_below(mark) if believed else 0)
     tail.walk()
-    carried: list[bytes] = []
-    durable = tail.end
-    # Read before anything is synced: after a sync that fails the pages may hold what was there before.
-    unproven, images = tail.records(), tail.images()
-    if not _put_in_place(disk, folder if names else None, images):
-        durable = tail.proven
-        carried = unproven
     if not believed and mark > tail.end:
         tail.damage.append(Damage(tail.end, mark))
     return Recovered(
         names=names,
         succession=succession,
-        durable=durable,
-        chain=tail.chain(durable),
-        unanswered_from=min(tail.proven, durable),
-        carried=carried,
+        durable=tail.end,
+        chain=tail.chain(tail.end),
+        unanswered_from=min(tail.proven, tail.end),
+        unproven=Unproven(disk, folder, tail.unproven()),
         generation=max((name.generation for name in names), default=0),
         next_base=align(max(tail.end, top)),
         torn_bytes=tail.torn_bytes,
         damage=tuple(tail.damage),
         disbelieved_mark=None if believed else mark,
     )
-
-
-Image = tuple[str, int, bytes]
-"""A file, an offset and what belongs there."""
-
-
-def _put_in_place(disk: Disk, folder: str | None, images: list[Image]) -> bool:
-    """Write what nothing vouches for again, where it stands, and sync it.
-
-    More than once where that fails, and each time from memory: a mark that a power cut set back does not
-    vouch for what was read and tried long ago, and would be taken up a second time in another place.
-    """
-    for _ in range(REWRITES_MAX):
-        try:
-            _rewrite(disk, images)
-            if folder is not None:
-                disk.sync_folder(folder)
-        except OSError:
-            continue
-        return True
-    return False
-
-
-def _rewrite(disk: Disk, images: list[Image]) -> None:
-    files: dict[str, File] = {}
-    try:
-        for path, at, data in images:
-            if path not in files:
-                files[path] = disk.open(path)
-            files[path].write_at(at, [data])
-        for file in files.values():
-            file.sync()
-    finally:
-        for file in files.values():
-            file.close()
 
 
 def _could_be_true(mark: int, most: int) -> bool:
@@ -316,40 +271,14 @@ class _Tail:
         finally:
             copy.close()
 
-    def images(self) -> list[Image]:
+    def unproven(self) -> list[Image]:
         """Every batch that nothing vouches for, byte by byte."""
-        images: list[Image] = []
-        for segment, lsn, end in self._unproven():
-            path = f"{self._folder}/{segment.name}"
-            file = self._disk.open(path)
-            try:
-                stop = end - segment.base
-                images += [
-                    (path, at, file.read_at(at, min(_CHUNK_BYTES, stop - at)))
-                    for at in range(lsn - segment.base, stop, _CHUNK_BYTES)
-                ]
-            finally:
-                file.close()
-        return images
-
-    def records(self) -> list[bytes]:
-        """The records that nothing vouches for."""
-        records = []
-        for segment, lsn, end in self._unproven():
-            file = self._disk.open(f"{self._folder}/{segment.name}")
-            try:
-                scan = SegmentScan(file, segment.generation, segment.base)
-                records += [
-                    found.frame.payload
-                    for found in scan.walk(lsn, end)
-                    if isinstance(found, Found) and found.frame.kind in (RECORD, LAST)
-                ]
-            finally:
-                file.close()
-        return records
-
-    def _unproven(self) -> list[tuple[Segment, int, int]]:
-        return [batch for batch in self._batches if batch[2] > self.proven]
+        return [
+            image
+            for segment, lsn, end in self._batches
+            if end > self.proven
+            for image in images(self._disk, self._folder, segment, lsn, end)
+        ]
 
 
 def _heads(scan: SegmentScan, start: int, stop: int) -> list[BatchHead]:

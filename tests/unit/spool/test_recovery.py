@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from tests.simulation.disk import Operation
+from tests.simulation.disk import Operation, io_error
 from tests.simulation.loop import SimulatedMark
 from tests.simulation.spool import SimulatedSpool, read_all, records
 
 from dispatch.ports import Lsn
 from dispatch.spool.faults import CorruptError, ReleasedError
+from dispatch.spool.log import Told
 from dispatch.spool.reader import SegmentReader
-from dispatch.spool.recovery import REWRITES_MAX
 from dispatch.spool.scan import Damage
+from dispatch.spool.unproven import COPY_SUFFIX
 
 
 def newest_with_mail(spool: SimulatedSpool) -> str:
@@ -71,28 +72,33 @@ def test_a_tail_is_written_again_before_it_is_synced() -> None:
     assert lived
 
 
-def test_a_tail_that_cannot_be_synced_moves_into_the_next_segment() -> None:
+def test_a_tail_that_cannot_be_synced_in_its_file_keeps_its_place_in_a_copy() -> None:
     spool = SimulatedSpool()
-    spool.put(b"told")
+    places = spool.put(b"told")
+    reader = spool.reader()
+    assert [entry.payload for entry in read_all(reader)] == [b"told"]
     path = newest_with_mail(spool)
     spool.append(b"untold")
     spool.log.flush()
     spool.process.kill()
-    spool.fail("sync", path=path, times=REWRITES_MAX)
+    spool.fail("sync", path=path)
     spool.start()
-    spool.disk.fault = None
-    assert spool.log.recovery.carried_records == 1
-    reader = spool.reader()
-    entries = read_all(reader)
-    assert [entry.payload for entry in entries] == [b"told", b"untold"]
-    assert reader.unanswered(entries[1].lsn)
+    assert spool.log.recovery.copied_segments == 1
+    # Also for a reader that has the old file open, which no longer gets what is written.
+    for entries in (read_all(spool.reader()), read_all(reader)):
+        assert [entry.payload for entry in entries] == [b"told", b"untold"]
+        assert entries[0].lsn == places[0]
+        assert not reader.unanswered(entries[0].lsn)
+        assert reader.unanswered(entries[1].lsn)
     spool.put(b"later")
+    spool.disk.power_cut()
     spool.restart()
     assert spool.payloads() == [b"told", b"untold", b"later"]
+    assert not spool.files(".copy")
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_tail_that_the_failed_sync_threw_away_moves_whole_into_the_next_segment(seed: int) -> None:
+def test_a_tail_that_the_failed_sync_threw_away_is_whole_in_the_copy(seed: int) -> None:
     """After a failed fsync its pages may hold what was there before: the first records and not the last."""
     spool = SimulatedSpool(ledger=True)
     spool.disk.chance.seed(seed)
@@ -102,26 +108,68 @@ def test_a_tail_that_the_failed_sync_threw_away_moves_whole_into_the_next_segmen
         spool.log.flush()
     path = newest_with_mail(spool)
     spool.process.kill()
-    spool.fail("sync", path=path, times=REWRITES_MAX)
+    spool.fail("sync", path=path)
     spool.start()
-    assert spool.log.recovery.carried_records == len(tail)
-    spool.loop.advance(5)
+    assert spool.log.recovery.copied_segments == 1
     assert spool.payloads() == tail
+    assert not spool.log.recovery.damage
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_a_tail_whose_sync_fails_now_and_then_stays_in_its_place(seed: int) -> None:
-    """It may have been read there already, where a power cut has set the mark back."""
-    spool = SimulatedSpool()
+def test_a_tail_that_the_disk_may_have_lost_is_in_doubt_until_it_is_copied() -> None:
+    spool = SimulatedSpool(ledger=True)
+    spool.put(b"told")
+    spool.append(b"untold")
+    spool.log.flush()
+    path = newest_with_mail(spool)
+    spool.process.kill()
+    doubts: list[bool] = []
+
+    def fault(called: Operation, on: str) -> OSError | None:
+        if called == "create" and on.endswith(COPY_SUFFIX):
+            assert doubts == [True], "a death before the copy stands would be missed by nobody"
+        return io_error() if called == "sync" and on == path else None
+
+    spool.disk.fault = fault
+    spool.start(Told(doubted=doubts.append))
+    assert spool.log.recovery.copied_segments == 1
+    assert doubts == [True, False]
+
+
+@pytest.mark.parametrize("operation", ["create", "write", "sync", "rename", "sync_folder"])
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("ledger", [False, True])
+def test_a_tail_for_which_the_disk_takes_no_copy_either_is_tried_until_it_does(
+    operation: Operation, seed: int, ledger: bool
+) -> None:
+    """It may have been read and tried long ago, where a power cut has set the mark back: it must not move.
+    And it must not be forgotten: of what the ledger says, the disk may have nothing but this."""
+    spool = SimulatedSpool(ledger=ledger)
     spool.disk.chance.seed(seed)
     places = spool.put(*records("told", 4, 700))
+    tail = records("untold", 4, 700)
+    for record in tail:
+        spool.append(record)
+        spool.log.flush()
     path = newest_with_mail(spool)
     spool.process.kill()
     spool.mark.store(0)
-    spool.fail("sync", path=path, times=REWRITES_MAX - 1)
+
+    def fault(called: Operation, on: str) -> OSError | None:
+        return io_error() if called == operation or (called == "sync" and on == path) else None
+
+    spool.disk.fault = fault
     spool.start()
-    assert spool.log.recovery.carried_records == 0
-    assert [entry.lsn for entry in read_all(spool.reader())] == places
+    spool.loop.advance(30)
+    assert spool.log.unwell is not None
+    assert read_all(spool.reader()) == []
+    spool.disk.fault = None
+    spool.loop.advance(30)
+    assert spool.log.unwell is None
+    entries = read_all(spool.reader())
+    assert [entry.payload for entry in entries] == [*records("told", 4, 700), *tail]
+    assert [entry.lsn for entry in entries[:4]] == places
+    spool.put(b"later")
+    assert spool.payloads()[-1] == b"later"
 
 
 @pytest.mark.parametrize("ledger", [False, True])
