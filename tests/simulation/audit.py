@@ -18,6 +18,8 @@ from dispatch.spool.records import Accepted, Attempted, Claimed, Moved, Parked, 
 Key = tuple[MessageId, int]
 
 _WAITING = DeliveryState.WAITING
+TOLD_STATES = frozenset({DeliveryState.BOUNCED, DeliveryState.EXPIRED, DeliveryState.GAVE_UP})
+"""Ends of which a sender is told."""
 
 
 class Audit:
@@ -30,6 +32,8 @@ class Audit:
         """*Sending* records."""
         self.uncertain: Counter[Key] = Counter()
         self.delivered: Counter[Key] = Counter()
+        self.failed: Counter[Key] = Counter()
+        """How often its sender is to be told that it failed."""
         self.power: Counter[Key] = Counter()
         """How often it is called *uncertain (power)*."""
         self._power_at: dict[Key, Lsn] = {}
@@ -102,7 +106,7 @@ class Audit:
         if what is Move.DELIVER:
             self.delivered[key] += 1
             assert key in self._open, "delivered without having been sent"
-        self.states[key] = state
+        self._stands(key, state)
         self._open.discard(key)
         self._claimed.discard(key)
 
@@ -121,8 +125,12 @@ class Audit:
             self._open.discard(key)
             return
         assert key not in self._open, f"{record.move} while it was being sent"
-        self.states[key] = move(self.states[key], record.move)
+        self._stands(key, move(self.states[key], record.move))
         assert self.states[key] is record.state
+
+    def _stands(self, key: Key, state: DeliveryState) -> None:
+        self.states[key] = state
+        self.failed[key] += state in TOLD_STATES
 
 
 def _keys(placed: tuple[Placed, ...]) -> list[Key]:

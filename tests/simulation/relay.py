@@ -19,6 +19,7 @@ from random import Random
 from typing import Any, Protocol
 
 import msgspec
+from tests.simulation.letters import Carrier, Letters
 from tests.simulation.loop import SimulatedMark
 from tests.simulation.machine import Death, Machine, Process
 from tests.simulation.network import Names, SimulatedNetwork
@@ -26,6 +27,7 @@ from tests.simulation.vfs import SimulatedVfs
 
 import dispatch.app.lanes
 import dispatch.store.sqlite
+from dispatch.app.bounces import Bouncing
 from dispatch.app.control import start_control
 from dispatch.app.delivery import start_delivery
 from dispatch.app.folders import Folders
@@ -60,6 +62,9 @@ SMALL = {
     "BLOCK_BYTES": 3 << 10,
     "CHECKPOINT_PAGES": 24,
     "READY_MAX": READY_MAX,
+    # Of notices: here the other process never answers at once (`letters`).
+    "RETRY_FIRST_S": 1.0,
+    "RETRY_LONGEST_S": 5.0,
 }
 """Constants of the product by their names, and what stands in for them."""
 
@@ -222,7 +227,11 @@ class Life:
             case "delivery":
                 self.service = await start_delivery(standing, watch, relay.report)
             case _:
-                self.service = await start_control(standing, watch, lambda: relay.settings, relay.report)
+                post = Carrier(relay.door, standing.disk, Random(relay.random.getrandbits(32)), relay.letters)
+                bouncing = Bouncing(standing, watch.settings, relay.report, post)
+                self.service = await start_control(
+                    standing, watch, lambda: relay.settings, relay.report, bouncing=bouncing
+                )
         return self.service
 
     def bury(self) -> None:
@@ -257,6 +266,7 @@ class SimulatedRelay:
         network: SimulatedNetwork,
         settings: Settings,
         random: Random,
+        letters: Letters,
         tell: Trace | None = None,
     ) -> None:
         shrink()
@@ -265,6 +275,7 @@ class SimulatedRelay:
         self.settings = settings
         self.settings_number = 1
         self.random = random
+        self.letters = letters
         self.tell = tell
         self.folders = Folders(Path())
         # Mapped memory that outlives the process: a real file, which no simulated process writes otherwise.
@@ -304,6 +315,11 @@ class SimulatedRelay:
             self.events.append(TORN)
         if self.tell is not None:
             self.tell("reports", f"{event} {' '.join(f'{key}={value}' for key, value in fields.items())}")
+
+    def door(self, role: str) -> tuple[asyncio.AbstractEventLoop, Handle] | None:
+        """Where another process can ask this one."""
+        life = self.roles[role].life
+        return None if life is None or life.handle is None else (life.process.loop, life.handle)
 
     # ------------------------------------------------------------ time
 
@@ -412,9 +428,10 @@ class SimulatedRelay:
 
     def order(self, request: object) -> None:
         """An operator asks delivery for something; the answer is not waited for."""
-        life = self.roles["delivery"].life
-        if life is not None and life.handle is not None:
-            life.process.loop.create_task(self._ask(life.handle, request))
+        door = self.door("delivery")
+        if door is not None:
+            loop, handle = door
+            loop.create_task(self._ask(handle, request))
 
     async def _ask(self, handle: Handle, request: object) -> None:
         try:

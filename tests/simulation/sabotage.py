@@ -19,9 +19,11 @@ from dispatch.app.starts import Starts
 from dispatch.intake import acceptance
 from dispatch.intake.acceptance import Acceptance
 from dispatch.intake.smtp_session import SmtpSession
+from dispatch.intake.submit import KnownKeys
 from dispatch.mail.delivery import Move
 from dispatch.mail.outcome import Outcome, Scope
 from dispatch.mail.reply import reply
+from dispatch.outcomes.bounce import Bounces, NoAnswer
 from dispatch.outcomes.tail import CURSOR, Tail
 from dispatch.policy.admission import Refusal
 from dispatch.ports import Leave, Lsn, Transaction
@@ -382,6 +384,28 @@ def refused_recipient_failed_over() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def repeated_notice_accepted_again() -> Iterator[None]:
+    """Intake does not know the notice that it has: control, which got no answer, sends a second one."""
+    with patch.object(KnownKeys, "get", lambda self, key: None):
+        yield
+
+
+@contextmanager
+def notice_forgotten_without_an_answer() -> Iterator[None]:
+    """A notice that intake did not answer for is taken off the list."""
+    hand_in = Bounces._hand_in
+
+    def hasty(self: Bounces, notice: Any, message: Any) -> Any:
+        try:
+            return hand_in(self, notice, message)
+        except NoAnswer as fault:
+            return reply(554, "5.0.0", str(fault))
+
+    with patch.object(Bounces, "_hand_in", hasty):
+        yield
+
+
 BUGS: tuple[Bug, ...] = (
     answered_before_the_sync,
     new_segment_without_its_name,
@@ -406,4 +430,6 @@ BUGS: tuple[Bug, ...] = (
     lost_reply_failed_over,
     doubt_forgotten_by_failover,
     refused_recipient_failed_over,
+    repeated_notice_accepted_again,
+    notice_forgotten_without_an_answer,
 )

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tests.simulation.contents import fields_of, handed_over_content_of, recipients_of, sender_of
+from tests.simulation.letters import Letters
 
 from dispatch.mail.ids import MessageId
 
@@ -41,7 +42,8 @@ class Taking(NamedTuple):
     """One transaction that an upstream took over."""
 
     message_id: MessageId
-    token: int
+    token: int | None
+    """None: it is a notice of the relay's own."""
     recipients: tuple[str, ...]
     port: int
     connection: int
@@ -51,7 +53,9 @@ class Taking(NamedTuple):
 class Taken:
     """By all upstreams together."""
 
-    def __init__(self) -> None:
+    def __init__(self, letters: Letters | None = None) -> None:
+        """`letters`: the notices that there can be; none at all without."""
+        self._letters = letters or Letters()
         self.takings: list[Taking] = []
         self.faults: list[AssertionError] = []
         self.told: Callable[[Taking], None] = lambda taking: None
@@ -60,13 +64,25 @@ class Taken:
     def take(self, offered: Offered, port: int, connection: int, at_s: float) -> None:
         """Record it, and what is wrong with it."""
         try:
-            message_id, token = _identify(offered)
+            message_id, token = self._identify(offered)
         except AssertionError as fault:
             self.faults.append(fault)
             return
         taking = Taking(message_id, token, tuple(offered.recipients), port, connection, at_s)
         self.takings.append(taking)
         self.told(taking)
+
+    def _identify(self, offered: Offered) -> tuple[MessageId, int | None]:
+        """Our id and the client's token. Raises `AssertionError` where anything is not as it was sent."""
+        content = offered.content
+        received = _RECEIVED.match(content)
+        assert received is not None, f"arrived without our Received field: {content[:300]!r}"
+        message_id = MessageId(bytes.fromhex(received[1].decode()))
+        if not offered.reverse_path and self._letters.is_for(
+            content[received.end() :], tuple(offered.recipients)
+        ):
+            return message_id, None
+        return message_id, _token_of(offered, received)
 
     def fault(self, what: str) -> None:
         self.faults.append(AssertionError(what))
@@ -77,11 +93,10 @@ class Taken:
             raise self.faults[0]
 
 
-def _identify(offered: Offered) -> tuple[MessageId, int]:
-    """Our id and the client's token. Raises `AssertionError` where anything is not as it was sent."""
+def _token_of(offered: Offered, received: re.Match[bytes]) -> int:
+    """The client's. Raises `AssertionError` where anything is not as it was sent."""
     content = offered.content
-    received, token_field = _RECEIVED.match(content), _TOKEN.search(content)
-    assert received is not None, f"arrived without our Received field: {content[:300]!r}"
+    token_field = _TOKEN.search(content)
     assert token_field is not None, f"arrived without a token: {content[:500]!r}"
     token = int(token_field[1])
     at = received.end()
@@ -107,7 +122,7 @@ def _identify(offered: Offered) -> tuple[MessageId, int]:
     named = received[2]
     assert named is None or named.decode() in everybody, f"token {token}: Received names {named!r}"
     assert offered.reverse_path == sender_of(token), f"token {token} arrived from {offered.reverse_path!r}"
-    return MessageId(bytes.fromhex(received[1].decode())), token
+    return token
 
 
 def _difference(arrived: bytes, expected: bytes) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from tests.simulation.audit import Audit
+from tests.simulation.audit import TOLD_STATES, Audit
 from tests.simulation.clients import Books
 from tests.simulation.hosts import Taken
+from tests.simulation.letters import Letters, Said
 from tests.simulation.machine import Machine
 from tests.simulation.relay import TORN, poisonous
 
@@ -43,10 +44,13 @@ ALARMS = frozenset(
 
 
 class Verdict:
-    def __init__(self, machine: Machine, books: Books, taken: Taken, folders: Folders) -> None:
+    def __init__(
+        self, machine: Machine, books: Books, taken: Taken, letters: Letters, folders: Folders
+    ) -> None:
         self._machine = machine
         self._books = books
         self._taken = taken
+        self._letters = letters
         self._folders = folders
         self.alone: Counter[MessageId] = Counter()
         """How often a message was alone under way when delivery died; three times look like poison."""
@@ -81,6 +85,7 @@ class Verdict:
         self._everything_has_its_end(audit)
         self._nothing_is_left(audit, delivery)
         self._history_agrees(audit, control)
+        self._senders_know(audit)
 
     def rots(self, path: str, offset: int) -> None:
         """A byte of a segment is about to be another one."""
@@ -137,6 +142,8 @@ class Verdict:
     def _nobody_was_uninvited(self) -> None:
         """Invariant 2: what was refused or cut is never delivered; the unanswered once or not at all."""
         for taking in self._taken.takings:
+            if taking.token is None:
+                continue
             invitation = self._books.invitation(taking.message_id, taking.token, taking.recipients)
             assert invitation != "uninvited", f"{taking} was not invited (2)"
 
@@ -191,6 +198,27 @@ class Verdict:
             told = [audit.states[message_id, index] for index in range(len(message.envelope.recipients))]
             assert states == told, (
                 f"history says {states} of {spool_form(message_id)}, the ledger {told} (12)"
+            )
+
+    def _senders_know(self, audit: Audit) -> None:
+        """Of each failure, the sender of the mail is told once."""
+        notices = [message for message in audit.messages.values() if message.origin.source == "internal"]
+        keys = Counter(message.idempotency_key or "" for message in notices)
+        for key, count in keys.items():
+            assert count == 1, f"notice {key} was accepted {count} times (4)"
+        told = Counter(said for key in keys for said in self._letters.said(key))
+        wanted: Counter[str] = Counter()
+        allowed: Counter[str] = Counter()
+        for (message_id, index), state in audit.states.items():
+            envelope = audit.messages[message_id].envelope
+            if envelope.reverse_path:
+                address = envelope.recipients[index].address
+                wanted[address] += state in TOLD_STATES
+                allowed[address] += audit.failed[message_id, index]
+        for address in wanted:
+            count = told[Said(address, "failed")]
+            assert wanted[address] <= count <= allowed[address], (
+                f"{address} failed {wanted[address]} to {allowed[address]} times, and {count} were told"
             )
 
 

@@ -20,12 +20,14 @@ import msgspec
 from tests.simulation.clients import Books, Crowd
 from tests.simulation.disk import Operation
 from tests.simulation.hosts import Host, Taken
+from tests.simulation.letters import Letters
 from tests.simulation.machine import Death, Machine, Process
 from tests.simulation.network import SimulatedNetwork
 from tests.simulation.relay import INTAKE_PORT, READY_MAX, Life, SimulatedRelay, Trace, replaced
 from tests.simulation.verdict import Verdict
 
 from dispatch.mail.delivery import DeliveryState
+from dispatch.outcomes.service import ControlService
 from dispatch.queue.requests import Flush, Order
 from dispatch.queue.service import DeliveryService
 from dispatch.settings import Relay as RelaySettings
@@ -77,7 +79,8 @@ class World:
         self.machine.processes.append(self.outside)
         self.network = SimulatedNetwork(Random(random.getrandbits(32)), tell=tell)
         self.books = Books()
-        self.taken = Taken()
+        self.letters = Letters()
+        self.taken = Taken(self.letters)
         loop = self.outside.loop
         self.hosts = [
             Host(loop, self.network, port, Random(random.getrandbits(32)), self.taken, random.random())
@@ -85,11 +88,11 @@ class World:
         ]
         self.crowd = Crowd(loop, self.network, INTAKE_PORT, Random(random.getrandbits(32)), self.books)
         self.relay = SimulatedRelay(
-            self.machine, self.network, _settings(random), Random(random.getrandbits(32)), tell
+            self.machine, self.network, _settings(random), Random(random.getrandbits(32)), self.letters, tell
         )
         self.relay.after_turn = self._after_turn
         self.relay.born = self._born
-        self.verdict = Verdict(self.machine, self.books, self.taken, self.relay.folders)
+        self.verdict = Verdict(self.machine, self.books, self.taken, self.letters, self.relay.folders)
         self.verdict.alone = self.relay.alone
         self.rots = seed % 10 == 9
         """Whether bits of the logs rot in this world. What they held is lost then; but loudly."""
@@ -196,6 +199,7 @@ class World:
             "the parked store": not scheduler._s.parking.idle,
             "an order": scheduler.frozen,
             "control": control._follower.cursor < control._durable(),
+            "a notice": _notices(control),
         }
         return ", ".join(what for what, waits in waiting.items() if waits)
 
@@ -368,6 +372,16 @@ class World:
             self.tell("world", what)
 
 
+def _notices(control: ControlService) -> int:
+    """How many are gathered or on their way."""
+    store = control._follower.store  # type: ignore[attr-defined]
+    if store is None:
+        return 1
+    tables = "dsn_pending", "dsn_outbox WHERE state = 'unsent'"
+    counts = [store.notices._execute(f"SELECT count(*) FROM {table}").fetchone() for table in tables]
+    return sum(count for (count,) in counts)
+
+
 _DISK_ERRORS: tuple[tuple[tuple[Operation, ...], tuple[int, ...]], ...] = (
     (("sync",), (errno.EIO, errno.ENOSPC)),
     (("write",), (errno.EIO, errno.ENOSPC, errno.EDQUOT)),
@@ -414,6 +428,11 @@ def _settings(random: Random) -> Settings:
             disk_throttle_mb=0,
             disk_suspend_mb=0,
             retry_delays_seconds=(2.0, 10.0),
+        ),
+        bounce=replace(
+            settings.bounce,
+            gather_seconds=random.choice((0.0, 1.0, 30.0)),
+            delay_notice_hours=random.choice((None, 0.001, 0.05)),
         ),
         queue=replace(settings.queue, breaker_failures=3, breaker_open_seconds=2.0),
         relays=relays,

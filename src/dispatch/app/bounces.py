@@ -21,7 +21,7 @@ from dispatch.mail.message import ContentFile, Message
 from dispatch.mail.reply import Reply
 from dispatch.mime.dsn import HEADER_BYTES_MAX
 from dispatch.observe import Reporter
-from dispatch.outcomes.bounce import Accepting, Bounces, NoAnswer
+from dispatch.outcomes.bounce import Accepting, Bounces, NoAnswer, Post
 from dispatch.policy.notification import DsnRules
 from dispatch.ports import Disk
 from dispatch.queue import requests
@@ -67,11 +67,14 @@ def expiries(settings: Settings) -> Callable[[str], int | None]:
 class Bouncing:
     """Makes the reactor for the tables that there are, and keeps it at the settings in force."""
 
-    def __init__(self, machine: Machine, settings: Settings, report: Reporter) -> None:
+    def __init__(
+        self, machine: Machine, settings: Settings, report: Reporter, post: Post | None = None
+    ) -> None:
+        """`post`: the ways out, where they are not the sockets of the other processes."""
         self._machine = machine
         self._settings = settings
         self._report = report
-        self._post = OverTheBus(machine.folders.run, machine.disk)
+        self._post = post or OverTheBus(machine.folders.run, machine.disk)
         self._bounces: Bounces | None = None
 
     def apply(self, settings: Settings) -> None:
