@@ -8,10 +8,10 @@ is always so here.
 
 from __future__ import annotations
 
-import email.message
-import email.policy
+import email
 from asyncio import AbstractEventLoop, Task
 from collections.abc import Awaitable, Callable
+from email.message import Message
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -73,16 +73,21 @@ class Letters:
 
 def said_in(content: bytes) -> tuple[Said, ...]:
     """Of each recipient that a notice names, as its own mail program would read it."""
-    notice = email.message_from_bytes(content, policy=email.policy.SMTP)
+    notice = email.message_from_bytes(content)
     assert notice.get_content_type() == "multipart/report", content[:300]
-    (status,) = [part for part in notice.iter_parts() if part.get_content_type() == "message/delivery-status"]
-    assert isinstance(status, email.message.Message)
-    fields = [block for block in status.get_payload() if isinstance(block, email.message.Message)]
+    _, status, *_ = _parts(notice)
+    assert status.get_content_type() == "message/delivery-status", content[:3000]
     return tuple(
-        Said(str(block["Final-Recipient"]).partition(";")[2].strip(), str(block["Action"]))
-        for block in fields
-        if block["Final-Recipient"]
+        Said(fields["Final-Recipient"].partition(";")[2].strip(), fields["Action"])
+        for fields in _parts(status)
+        if fields["Final-Recipient"]
     )
+
+
+def _parts(message: Message) -> list[Message]:
+    parts = message.get_payload()
+    assert isinstance(parts, list)
+    return [part for part in parts if isinstance(part, Message)]
 
 
 class Carrier(OverTheBus):
