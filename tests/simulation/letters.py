@@ -26,6 +26,8 @@ from dispatch.ports import Disk
 
 LOST_SHARE = 0.1
 """How many answers get lost."""
+LATE_S = 20.0
+"""How long some questions are on their way: they may be asked again before."""
 
 Answered = TypeVar("Answered")
 Handle = Callable[[Any], Awaitable[Any]]
@@ -110,8 +112,12 @@ class Carrier(OverTheBus):
         if there is None:
             raise NoAnswer(f"{role} is not there")
         loop, handle = there
-        task = loop.create_task(_asked(handle, request))
-        task.add_done_callback(partial(self._answered, question))
+
+        def carry() -> None:
+            task = loop.create_task(_asked(handle, request))
+            task.add_done_callback(partial(self._answered, question))
+
+        loop.call_later(self._random.choice((0.0, self._random.uniform(0.0, LATE_S))), carry)
         raise NoAnswer(f"{role} has not answered yet")
 
     def _answered(self, question: bytes, task: Task[object]) -> None:

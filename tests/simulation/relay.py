@@ -87,8 +87,8 @@ TORN = "log_recovered with torn bytes"
 
 
 def poisonous(message_id: MessageId) -> bool:
-    """Whoever tries this message dies: about one in a thousand."""
-    return message_id[15] == 7 and message_id[14] < 64
+    """Whoever tries this message dies: about one in five hundred."""
+    return message_id[15] == 7 and message_id[14] < 128
 
 
 class MortalRelay(SmtpRelay):

@@ -14,7 +14,7 @@ from tests.simulation.clients import Books
 from tests.simulation.hosts import Taken
 from tests.simulation.letters import Letters, Said
 from tests.simulation.machine import Machine
-from tests.simulation.relay import TORN, poisonous
+from tests.simulation.relay import IN_HAND_SLOTS, TORN, poisonous
 
 from dispatch.app.folders import CONTENT, LEDGER, MAIL, Folders
 from dispatch.mail.delivery import DeliveryState
@@ -170,6 +170,7 @@ class Verdict:
         assert not scheduler.frozen
         assert scheduler.trial is None
         assert all(lane.in_flight == 0 and not lane.claiming for lane in scheduler.lanes.values())
+        assert scheduler._s.in_hand.room == IN_HAND_SLOTS
         parking = scheduler._s.parking
         assert parking.idle and parking.pending_bytes == 0
         kept = {}

@@ -28,6 +28,7 @@ from tests.simulation.verdict import Verdict
 
 from dispatch.mail.delivery import DeliveryState
 from dispatch.outcomes.service import ControlService
+from dispatch.policy.uncertain import UncertainPolicy
 from dispatch.queue.requests import Flush, Order
 from dispatch.queue.service import DeliveryService
 from dispatch.settings import Relay as RelaySettings
@@ -46,7 +47,7 @@ LOOK_S = 3.37
 """Not on a whole second, at which housekeeping always does something."""
 NEEDLESS_ORDER_SHARE = 0.2
 """How often something is ordered where nothing has to be: an order stops the queue for a moment."""
-RELAYS = (("first", 2501, "retry"), ("second", 2502, "retry"), ("third", 2503, "hold"))
+RELAYS = (("first", 2501), ("second", 2502), ("third", 2503))
 
 Chaos = Callable[[], None]
 
@@ -84,7 +85,7 @@ class World:
         loop = self.outside.loop
         self.hosts = [
             Host(loop, self.network, port, Random(random.getrandbits(32)), self.taken, random.random())
-            for _, port, _ in RELAYS
+            for _, port in RELAYS
         ]
         self.crowd = Crowd(loop, self.network, INTAKE_PORT, Random(random.getrandbits(32)), self.books)
         self.relay = SimulatedRelay(
@@ -116,7 +117,7 @@ class World:
         offered = 0
         troubles = self._troubles()
         while not self._stormed_enough(offered):
-            count = self.random.choice((1, 3, 6, 12))
+            count = self.random.choice((1, 3, 6, 12, 25))
             if offered >= MESSAGES_MIN:
                 # Only what must go wrong is still awaited.
                 count = 1
@@ -305,14 +306,21 @@ class World:
         if self.random.random() < 0.2:
             self.relay.order(Flush())
             return
-        wanted = QueueFilter()
-        if self.random.random() < 0.5:
+        wanted, which = QueueFilter(), self.random.random()
+        if which < 0.3 and self.books.acknowledged:
+            wanted = QueueFilter(id_prefix=self.random.choice(list(self.books.acknowledged)).hex())
+        elif which < 0.6:
             wanted = QueueFilter(relay=self.random.choice(RELAYS)[0])
         verb = self.random.choice(("retry", "retry", "hold", "release", "release", "cancel"))
         self._say(f"an operator: {verb} {wanted}")
         self.relay.order(Order(verb, wanted))
 
     def _change_settings(self) -> None:
+        if self.random.random() < 0.4:
+            rules = _rules(self.random)
+            self._say(f"other rules: {', '.join(rule.name for rule in rules)}")
+            self.relay.change(msgspec.structs.replace(self.relay.settings, rules=rules))
+            return
         concurrency = self.random.choice((1, 2, 5))
         self._say(f"max_concurrency = {concurrency}")
         self.relay.change(replaced(self.relay.settings, max_concurrency=concurrency))
@@ -392,6 +400,7 @@ _DISK_ERRORS: tuple[tuple[tuple[Operation, ...], tuple[int, ...]], ...] = (
 
 def _settings(random: Random) -> Settings:
     settings = Settings()
+    policies: tuple[UncertainPolicy, ...] = ("retry", "retry", random.choice(("hold", "hold", "give_up")))
     relays = tuple(
         RelaySettings(
             name=name,
@@ -407,9 +416,9 @@ def _settings(random: Random) -> Settings:
             end_of_data_timeout_seconds=30.0,
             retry_delays_seconds=(2.0, 10.0),
             max_age_hours=random.choice((0.5, 96.0)),
-            uncertain_policy=policy,  # type: ignore[arg-type]
+            uncertain_policy=policy,
         )
-        for name, port, policy in RELAYS
+        for (name, port), policy in zip(RELAYS, policies, strict=True)
     )
     replace = msgspec.structs.replace
     return replace(
@@ -436,15 +445,22 @@ def _settings(random: Random) -> Settings:
         ),
         queue=replace(settings.queue, breaker_failures=3, breaker_open_seconds=2.0),
         relays=relays,
-        rules=(
-            Rule(name="dropped", recipient=("*7r0@example.org",), action="discard"),
-            Rule(name="split", recipient=("*r1@example.org", "*r4@example.org"), relays=("second", "first")),
-            Rule(
-                name="spread",
-                recipient=("*r2@example.org", "*3r0@example.org"),
-                relays=("first", "second", "third"),
-                weights=(2, 1, 1),
-            ),
-            Rule(name="by-sender", sender=("*5@example.org",), relays=("third", "second")),
-        ),
+        rules=_rules(random),
     )
+
+
+def _rules(random: Random) -> tuple[Rule, ...]:
+    """Most of them, in any order."""
+    rules = [
+        Rule(name="dropped", recipient=("*7r0@example.org",), action="discard"),
+        Rule(name="split", recipient=("*r1@example.org", "*r4@example.org"), relays=("second", "first")),
+        Rule(
+            name="spread",
+            recipient=("*r2@example.org", "*3r0@example.org"),
+            relays=("first", "second", "third"),
+            weights=(2, 1, 1),
+        ),
+        Rule(name="by-sender", sender=("*5@example.org",), relays=("third", "second")),
+        Rule(name="later", recipient=("*91r0@example.org",), action="hold"),
+    ]
+    return tuple(random.sample(rules, random.choice((3, 5, 5, 5))))

@@ -89,9 +89,9 @@ class Custody:
             self._book.once_durable(partial(self._let_go, owner, gone))
 
     def turn_away(self, work: Work, moved: Moved) -> None:
-        """A rule ends what the log owns before it was tried."""
+        """Routing ends or holds what the log owns, before it was tried."""
         owner = work.owner
-        assert owner is not None, "a rule ends what was just taken up"
+        assert owner is not None, "routing turns away what was just taken up"
         self._book.write(moved)
         if needs_content(moved.state):
             owner.history += (moved,)

@@ -232,11 +232,9 @@ class Scheduler:
             case Action.REFUSE:
                 what, reason = Move.BOUNCE, route.reply or reason
             case _:
-                held = fresh_deliveries(work.message, work.indexes, "", DeliveryState.HELD, reason)
-                self.custody.park(Work(work.message, held, work.content, work.owner))
-                return
+                what = Move.HOLD
         state = move(DeliveryState.WAITING, what)
-        by = f"rule {route.rule}"
+        by = f"rule {route.rule}" if route.rule else "routing"
         moved = Moved(self._now_ms(), work.message.id, work.indexes, what, state, by, reason)
         self.custody.turn_away(work, moved)
 

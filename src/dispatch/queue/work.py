@@ -117,25 +117,19 @@ def parked_work(parked: ParkedMessage) -> Work:
     return Work(parked.message, parked.deliveries, content, None)
 
 
-def fresh_deliveries(
-    message: Message,
-    indexes: tuple[int, ...],
-    relay: str,
-    state: DeliveryState = DeliveryState.WAITING,
-    reason: str = "",
-) -> tuple[ParkedDelivery, ...]:
+def fresh_deliveries(message: Message, indexes: tuple[int, ...], relay: str) -> tuple[ParkedDelivery, ...]:
     """Deliveries of a message that was just taken up: never tried, due since it was accepted."""
     at_ms = message.accepted_ms
     return tuple(
         ParkedDelivery(
             index=index,
-            state=state,
+            state=DeliveryState.WAITING,
             relay=relay,
             due_ms=at_ms,
             attempts=0,
             family=1,
             since_ms=at_ms,
-            reason=reason,
+            reason="",
         )
         for index in indexes
     )

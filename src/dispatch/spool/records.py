@@ -165,7 +165,7 @@ class Claimed(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="claim
 
 class Moved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="moved"):
     """A person or a policy moved deliveries: hold, release, cancel, reopen, quarantine, uncertain policy; a
-    rule discarded or refused them; or they wait for another relay, because theirs rests."""
+    rule discarded, refused or held them; or they wait for another relay, because theirs rests."""
 
     at_ms: int
     id: MessageId
@@ -173,7 +173,7 @@ class Moved(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="moved")
     move: Move
     state: DeliveryState
     by: str
-    """`operator`, `uncertain policy`, `recovery`, `failover`, `rule NAME`, …"""
+    """`operator`, `uncertain policy`, `recovery`, `failover`, `rule NAME`, `routing`, …"""
     reason: str = ""
     due_ms: int | None = None
     """Waiting again: from when on."""

@@ -22,6 +22,7 @@ be read from the database again, which is what happens after a transaction that 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
@@ -48,6 +49,7 @@ from dispatch.store.numbers import PROBES, first_number
 from dispatch.store.queue_list import count_parked, find_parked, parked_delivery
 from dispatch.store.sqlite import (
     Folder,
+    StoreDamaged,
     closed_on_failure,
     faults,
     open_database,
@@ -431,7 +433,7 @@ class ParkedStore:
 
     def _load_lanes(self) -> None:
         """Read from the database what `lanes` remembers; claims are kept, and walked over again."""
-        with faults("parked store: load"):
+        with faults("parked store: load"), _sense():
             lanes = Lanes()
             for number, relay, priority, share, next_due_ms in self._execute(_SQL["load_lanes"]):
                 lane = Lane(number, relay, priority, share)
@@ -445,6 +447,15 @@ class ParkedStore:
         self._lanes = self._claims.lanes = lanes
         self._touched.clear()
         self._stale = False
+
+
+@contextmanager
+def _sense() -> Iterator[None]:
+    """Raise `StoreDamaged` for rows that we never wrote: pages of theirs did not reach the disk."""
+    try:
+        yield
+    except (TypeError, ValueError, LookupError) as error:
+        raise StoreDamaged(f"parked store: a lane makes no sense: {error}") from error
 
 
 def _message_row(number: int, message: Message) -> tuple[int, bytes, str, int, bool, bytes]:

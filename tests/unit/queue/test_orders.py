@@ -170,9 +170,9 @@ def test_what_a_rule_holds_goes_when_a_person_releases_it_though_the_rule_stands
     assert bench.order(Order("release", ALL)) == Done(1, 0, 0, messages=1)
     bench.loop.advance(1.0)
     assert [transaction.message.id for transaction, _ in bench.relay.started] == [message_id]
-    (record,) = bench.of(Moved)
-    assert isinstance(record, Moved)
-    assert (record.move, record.by, record.relay) == (Move.RELEASE, "operator", "relay")
+    held, released = cast(list[Moved], bench.of(Moved))
+    assert (held.move, held.state, held.by) == (Move.HOLD, DeliveryState.HELD, "rule test"), "history"
+    assert (released.move, released.by, released.relay) == (Move.RELEASE, "operator", "relay")
     bench.relay.answer(LATER)
     bench.loop.advance(12.0)
     assert len(bench.relay.started) == 1, "it was released for good"

@@ -63,6 +63,21 @@ def test_a_file_that_is_no_database_is_called_damaged(tmp_path: Path) -> None:
         ParkedStore.open(tmp_path / "parked.db")
 
 
+def test_rows_that_nobody_writes_are_called_damage_too(tmp_path: Path) -> None:
+    """A page that never reached the disk leaves a database that is whole, and nonsense."""
+    path = tmp_path / "parked.db"
+    ParkedStore.open(path).close()
+    database = apsw.Connection(str(path))
+    columns = [column[1] for column in database.execute("pragma table_info(lane)")]
+    database.execute("create table nonsense as select * from lane")
+    database.execute("drop table lane")
+    database.execute("alter table nonsense rename to lane")
+    database.execute(f"insert into lane ({columns[0]}) values (1)")
+    database.close()
+    with pytest.raises(StoreDamaged, match="a lane makes no sense"):
+        ParkedStore.open(path)
+
+
 class LossyFolder(SystemDisk):
     """The folder of a database, on a disk that fails at one of its operations."""
 
