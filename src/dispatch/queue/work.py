@@ -5,6 +5,8 @@ Bounded: only what stands ready or is under way is here. Everything else is in t
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import msgspec
 
 from dispatch.mail.delivery import DeliveryState
@@ -52,6 +54,9 @@ class LogOwned:
         return self.left == 0
 
 
+_index = attrgetter("index")
+
+
 class Work:
     """One message and those of its deliveries that go to one relay: waiting for a slot, or under way."""
 
@@ -77,13 +82,15 @@ class Work:
         owner: LogOwned | None,
     ) -> None:
         self.message = message
-        self.deliveries = deliveries
         # Asked for several times in the life of a work, and nearly every work has one delivery.
-        first = deliveries[0]
-        self.relay = first.relay
-        self.indexes = (
-            (first.index,) if len(deliveries) == 1 else tuple([delivery.index for delivery in deliveries])
-        )
+        if len(deliveries) == 1:
+            self.indexes: tuple[int, ...] = (deliveries[0].index,)
+        else:
+            # They may come by due time, or by rule; a transaction has them in the envelope's order.
+            deliveries = tuple(sorted(deliveries, key=_index))
+            self.indexes = tuple([delivery.index for delivery in deliveries])
+        self.deliveries = deliveries
+        self.relay = deliveries[0].relay
         self.content = content
         self.large = not isinstance(content, bytes)
         """Its content is a file, and takes long to send."""

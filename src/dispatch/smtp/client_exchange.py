@@ -57,9 +57,8 @@ class Exchange(Generic[K]):
         self.key = key
         self.envelope = envelope
         every = envelope.recipients
-        # Ascending and distinct, so as many indexes as recipients are all of them.
         self.recipients: tuple[Recipient, ...] = (
-            every if len(indexes) == len(every) else tuple(every[index] for index in indexes)
+            every if len(every) == 1 else tuple([every[index] for index in indexes])
         )
         self.size_bytes = size_bytes
         self.ascii_only = ascii_only

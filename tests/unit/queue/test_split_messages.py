@@ -9,6 +9,7 @@ from tests.unit.queue.bench import LATER, SLOTS, TAKEN, Bench, HandRelay, leave
 
 from dispatch.mail.delivery import DeliveryState, Move
 from dispatch.mail.ids import MessageId
+from dispatch.mail.reply import reply
 from dispatch.ports import Lsn
 from dispatch.queue.in_hand import DEATHS_ALONE_MAX
 from dispatch.queue.recovery import recover
@@ -213,3 +214,34 @@ def test_a_part_that_takes_long_gets_the_other_one_as_company(bench: Bench) -> N
     after.relay.answer(TAKEN)
     after.loop.advance(1.5)
     assert after.in_hand.room == SLOTS
+
+
+# ---------------------------------------------------------------- each reply to its own recipient
+
+
+def test_parts_that_meet_at_one_relay_are_tried_in_the_order_of_the_envelope(bench: Bench) -> None:
+    """Two rules lead to the same relay, and the start puts together what they kept apart."""
+    bench.add_relay("other")
+    bench.offer(3)
+    after, _ = restarted(bench, "relay > other", "relay")
+    ((transaction, _),) = after.relay.started
+    assert transaction.indexes == (0, 1, 2)
+    after.relay.answer(TAKEN, LATER, TAKEN)
+    after.loop.settle()
+    assert [row.index for row in after.rows(transaction.message.id)] == [1]
+
+
+def test_what_was_due_sooner_does_not_go_before_the_others_of_its_message(bench: Bench) -> None:
+    message_id = bench.offer(2)
+    bench.relay.answer(reply(451, "4.7.1", "again in 90 seconds"), reply(451, "4.7.1", "again in 30 seconds"))
+    bench.loop.settle()
+    first, second = sorted(bench.rows(message_id), key=lambda row: row.index)
+    assert second.due_ms < first.due_ms
+    after = bench.kill()
+    after.loop.wall_offset_s += 600
+    after.resume()
+    ((transaction, _),) = after.relay.started
+    assert transaction.indexes == (0, 1)
+    after.relay.answer(TAKEN, LATER)
+    after.loop.settle()
+    assert [row.index for row in after.rows(message_id)] == [1]

@@ -129,6 +129,13 @@ def test_only_the_recipients_of_the_transaction_are_named() -> None:
     assert b"<d@x.example>" in said
 
 
+def test_recipients_are_named_in_the_order_in_which_they_are_asked_for() -> None:
+    """All of them, in another order than the envelope's: the replies must not change places."""
+    talk = Talk().open("PIPELINING")
+    said = talk.begin(what=envelope("b@x.example", "c@x.example"), indexes=(1, 0))
+    assert said.index(b"<c@x.example>") < said.index(b"<b@x.example>")
+
+
 def test_data_refused_for_want_of_recipients_resets_before_the_next() -> None:
     talk = Talk().open("PIPELINING")
     talk.begin("one")
