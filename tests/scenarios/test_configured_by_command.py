@@ -108,3 +108,19 @@ def test_a_key_that_was_changed_opens_everything_and_a_lost_one_stops_the_start(
     aside.rename(key)
     bare.start()
     assert may_log_in(bare, "scanner", "a-password")
+
+
+def test_a_relay_is_tried_out_before_it_is_made(bare: Relay, upstream: Upstream) -> None:
+    bare.start()
+    tried = ("relay", "test", "smart", "host=127.0.0.1")
+    done = bare.cli_result(*tried, f"port={upstream.port}", "--to", "b@example.org")
+    assert done.returncode == os.EX_OK, done.stderr.decode()
+    assert "result: accepted by the relay" in done.stdout.decode()
+    (delivered,) = upstream.delivered
+    assert b"Subject: A test of the mail relay" in delivered.content
+    assert bare.json("relay", "list") == [], "nothing was stored"
+    failed = bare.cli_result(*tried, "port=1")
+    assert failed.returncode == os.EX_UNAVAILABLE
+    assert "connection refused" in failed.stdout.decode()
+    refused = bare.cli_result(*tried, "--to", "nobody")
+    assert (refused.returncode, b"is no address" in refused.stderr) == (os.EX_DATAERR, True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import msgspec
 
@@ -24,7 +24,7 @@ from dispatch.security.certificates import CertificateRefused, check_upload, day
 from dispatch.security.vault import VaultFault
 from dispatch.settings import Loaded, Settings, SettingsErrors, SettingsUnreadable
 from dispatch.settings.changes import values_of
-from dispatch.settings.model import KEYS, REPEATED
+from dispatch.settings.model import KEYS, RELAYS, REPEATED
 from dispatch.settings.requests import (
     Answer,
     CertificateFacts,
@@ -41,11 +41,14 @@ from dispatch.settings.requests import (
     RemoveEntry,
     Request,
     ShowCertificate,
+    TestRelay,
     UploadCertificate,
 )
 from dispatch.store.sqlite import StoreFault
 
 MASK = "***"
+
+Done = TypeVar("Done")
 
 
 class _CannotBe(Exception):
@@ -64,8 +67,15 @@ class Configuring:
 
     def handle(self, request: Request) -> Answer:
         """The answer; raises nothing that a person, a disk or a wrong key could cause."""
+        return self._or_refused(lambda: self._answer(request))
+
+    def settings_for(self, test: TestRelay) -> Settings | Refused:
+        """With the relay as it is to be tried, and all that was wrong with it as an answer."""
+        return self._or_refused(lambda: self._settings_for(test))
+
+    def _or_refused(self, do: Callable[[], Done]) -> Done | Refused:
         try:
-            return self._answer(request)
+            return do()
         except SettingsErrors as errors:
             return Refused(tuple(map(str, errors.mistakes)))
         except CertificateRefused as refused:
@@ -95,6 +105,8 @@ class Configuring:
                 return Entries(tuple(_entries(self._publisher.load(), section)))
             case Publish():
                 return self._publish()
+            case TestRelay():
+                raise AssertionError("a test has many answers: `app.checkups`")
             case ShowCertificate():
                 return self._show()
             case GenerateCertificate(names):
@@ -148,6 +160,13 @@ class Configuring:
         if found is None:
             raise _CannotBe(f"there is no {REPEATED[section]} {name}")
         raise _CannotBe(f"{section}.{name} was not made here but in {found.origin}: change it there")
+
+    def _settings_for(self, test: TestRelay) -> Settings:
+        keys = [f"{RELAYS}.{test.name}.{key}={value}" for key, value in test.keys.items()]
+        settings = self._publisher.load(keys).settings
+        if all(relay.name != test.name for relay in settings.effective_relays()):
+            raise _CannotBe(f"there is no relay {test.name}; `dispatch relay list` shows what there is")
+        return settings
 
     def _publish(self, remarks: tuple[str, ...] = ()) -> Changed:
         try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from enum import Enum, auto
 from functools import partial
 
 import msgspec
 
 from dispatch.app.bounces import Bouncing
+from dispatch.app.checkups import Checkups
 from dispatch.app.configuring import Configuring
 from dispatch.app.folders import LEDGER
 from dispatch.app.machine import Machine, Serving
@@ -21,7 +22,7 @@ from dispatch.outcomes.service import ControlService
 from dispatch.outcomes.tail import Gap, Reactor, Tail
 from dispatch.ports import LogReader, Lsn, Mark, Timer
 from dispatch.settings import Role, Settings
-from dispatch.settings.requests import Answer, Changed, Request
+from dispatch.settings.requests import Answer, Changed, Refused, Request, TestRelay
 from dispatch.spool.reader import SegmentReader
 from dispatch.store.damage import is_damaged, set_aside
 from dispatch.store.history import HistoryStore
@@ -73,7 +74,7 @@ async def start_control(
     bus: Serving | None = None
     if configuring is not None:
         configuring.published = apply
-        orders = Orders(machine, configuring)
+        orders = Orders(machine, configuring, Checkups(machine, report))
         bus = machine.neighbours.serve("control", _REQUESTS, orders.handle, report)
 
     service = ControlService(
@@ -98,9 +99,10 @@ _REQUESTS = msgspec.msgpack.Decoder(Request)
 class Orders:
     """What operators ask for over control's socket, one after the other, confirmed by whom it concerns."""
 
-    def __init__(self, machine: Machine, configuring: Configuring) -> None:
+    def __init__(self, machine: Machine, configuring: Configuring, checkups: Checkups) -> None:
         self._machine = machine
         self._configuring = configuring
+        self._checkups = checkups
         self._applied: dict[Role, Mark] = {
             role: machine.mark(machine.folders.applied(role), False) for role in CONFIRMS
         }
@@ -110,7 +112,10 @@ class Orders:
         self._timer.cancel()
         self._configuring.close()
 
-    async def handle(self, request: Request) -> Answer:
+    async def handle(self, request: Request) -> Answer | AsyncIterator[Answer]:
+        if isinstance(request, TestRelay):
+            found = self._configuring.settings_for(request)
+            return found if isinstance(found, Refused) else self._checkups.steps(found, request)
         answer = self._configuring.handle(request)
         if not isinstance(answer, Changed):
             return answer

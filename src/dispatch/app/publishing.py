@@ -81,12 +81,12 @@ class Publisher:
             # or while it cannot be read.
             self._in_force = None
 
-    def load(self) -> Loaded:
-        """All sources, the certificate aside.
+    def load(self, besides: Sequence[str] = ()) -> Loaded:
+        """All sources, the certificate aside; `besides`: further overrides, as `--set` takes them.
 
         Raises `SettingsErrors`, `SettingsUnreadable`, `StoreFault` and `VaultFault`.
         """
-        overrides = [*self._given.set, f"spool.directory={self._folders.data}"]
+        overrides = [*self._given.set, *besides, f"spool.directory={self._folders.data}"]
         return load(self._given.config, os.environ, overrides, stored=self.store.given())
 
     def publish(self) -> Settings:

@@ -7,8 +7,9 @@ meanwhile, so that none starts half-way.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -17,6 +18,7 @@ import typer
 
 from dispatch.app.folders import Folders
 from dispatch.cli.options import fail, print_json
+from dispatch.mail.report import CheckStep
 from dispatch.operations.logs import reporter
 from dispatch.runtime.bus import socket_path
 from dispatch.runtime.bus_client import BusClient, BusError, BusFault
@@ -27,14 +29,15 @@ from dispatch.security.key_file import KeyFault
 from dispatch.security.vault import VaultFault
 from dispatch.settings import SettingsUnreadable
 from dispatch.settings.loading import data_directory
-from dispatch.settings.requests import Answer, Changed, Refused, Request
+from dispatch.settings.requests import Answer, Changed, Refused, Request, TestRelay
 from dispatch.store.sqlite import NewerSchema, StoreFault
 
 Wanted = TypeVar("Wanted")
 _ANSWERS: msgspec.msgpack.Decoder[Answer] = msgspec.msgpack.Decoder(Answer)
 
-TIMEOUT_S = 30.0
-"""More than control waits for the other processes."""
+TIMEOUT_S = 70.0
+"""More than control waits for the other processes, and for one step of a relay's test."""
+NOT_YET = "its control process does not answer yet, or no more; try again in a moment"
 
 
 class Sources(NamedTuple):
@@ -77,23 +80,48 @@ def ask_control(sources: Sources, request: Request, wanted: type[Wanted]) -> Wan
     return answer
 
 
+def watch_test(sources: Sources, test: TestRelay) -> Iterator[CheckStep]:
+    """The steps, as they come. Ends the program with 65 (EX_DATAERR) where the test is refused."""
+    data = sources.folder
+    path = socket_path(Folders(data).run, "control")
+    steps = _stream(path, test) if path.exists() else None
+    for answer in _tested_here(data, sources, test) if steps is None else steps:
+        if isinstance(answer, Refused):
+            fail(os.EX_DATAERR, *answer.mistakes)
+        assert isinstance(answer, CheckStep), f"{type(answer).__name__} where a step was expected"
+        yield answer
+
+
 def _asked(path: Path, request: Request) -> Answer | None:
     """None: nobody listens there."""
+    answers = _stream(path, request)
+    return None if answers is None else next(answers)
+
+
+def _stream(path: Path, request: Request) -> Iterator[Answer] | None:
+    """The answers as they come; None: nobody listens there."""
+    answers = _answers(path, request)
+    first = next(answers, None)
+    return None if first is None else chain((first,), answers)
+
+
+def _answers(path: Path, request: Request) -> Iterator[Answer]:
     try:
         with BusClient(path, _ANSWERS, TIMEOUT_S) as client:
-            answer = client.ask(request)
+            for answer in client.stream(request):
+                if isinstance(answer, BusError):
+                    why = f"the control process could not do it: {answer.message}; its log says more"
+                    fail(os.EX_SOFTWARE, why)
+                yield answer
     except BusFault as fault:
         match fault.__cause__:
             case PermissionError():
                 fail(os.EX_NOPERM, str(fault), "Run this as the user whose relay it is, or as root.")
             case ConnectionRefusedError() | FileNotFoundError():
                 # What is left of a relay that was killed.
-                return None
+                return
             case _:
                 fail(os.EX_UNAVAILABLE, f"no answer from the control process: {fault}")
-    if isinstance(answer, BusError):
-        fail(os.EX_SOFTWARE, f"the control process could not do it: {answer.message}; its log says more")
-    return answer
 
 
 @contextmanager
@@ -129,14 +157,47 @@ def _done_here(data: Path, sources: Sources, request: Request) -> Answer:
     from dispatch.app.vault_key import open_key
 
     report = reporter("command", "warning", "text")
-    otherwise = "its control process does not answer yet, or no more; try again in a moment"
-    with holding(data, otherwise) as folders:
+    with holding(data, NOT_YET) as folders:
         key = open_key(folders, os.environ, report).key
         configuring = Configuring(Publisher(folders, sources.arguments(), key, report), report)
         try:
             return configuring.handle(request)
         finally:
             configuring.close()
+
+
+def _tested_here(data: Path, sources: Sources, test: TestRelay) -> Iterator[Answer]:
+    import asyncio
+
+    from dispatch.app.checkups import Checkups
+    from dispatch.app.configuring import Configuring
+    from dispatch.app.machine import this_machine
+    from dispatch.app.publishing import Publisher
+    from dispatch.app.vault_key import open_key
+
+    report = reporter("command", "warning", "text")
+    with holding(data, NOT_YET) as folders:
+        key = open_key(folders, os.environ, report).key
+        configuring = Configuring(Publisher(folders, sources.arguments(), key, report), report)
+        try:
+            settings = configuring.settings_for(test)
+        finally:
+            configuring.close()
+    if isinstance(settings, Refused):
+        yield settings
+        return
+    with asyncio.Runner() as runner:
+
+        async def begin() -> AsyncIterator[Answer]:
+            return Checkups(this_machine(data), report).steps(settings, test)
+
+        steps = runner.run(begin())
+        while (step := runner.run(_next(steps))) is not None:
+            yield step
+
+
+async def _next(steps: AsyncIterator[Answer]) -> Answer | None:
+    return await anext(steps, None)
 
 
 def _give_to_owner(folders: Folders) -> None:

@@ -79,3 +79,17 @@ class Report(msgspec.Struct, frozen=True, gc=False):
     dsn: bool = False
     """The host offered DSN, so NOTIFY and ORCPT went with the envelope, and notices are its duty now; where
     not, they stay ours (RFC 3461 section 5.2.2)."""
+
+
+CHECK_RESULT = "result"
+"""The step of a test that says what would become of mail."""
+
+
+class CheckStep(msgspec.Struct, frozen=True, tag="step"):
+    """One thing that was tried of a relay, for a person who watches a test of it."""
+
+    what: str
+    fine: bool
+    words: str
+    """What came of it; the peer's own words where it spoke."""
+    took_ms: int

@@ -36,7 +36,7 @@ from dispatch.relays.smart_host import SmartHost, Timeouts
 from dispatch.relays.smtp_content import ContentStream, ContentTooShort, OpenContent
 from dispatch.relays.smtp_tls import ClientTls, TlsFailed
 from dispatch.smtp.body import BareNewline
-from dispatch.smtp.client import ClientCore
+from dispatch.smtp.client import ClientCore, Heard
 from dispatch.smtp.client_auth import Credentials
 from dispatch.smtp.client_content import frame
 from dispatch.smtp.client_exchange import Closed, ContentWanted, Done, Exchange, Ready, TlsWanted, Untried
@@ -132,7 +132,9 @@ class SmtpConnection(asyncio.Protocol):
         terms: Terms,
         *,
         pipelining: bool,
+        heard: Heard | None = None,
     ) -> None:
+        """`heard` is told of each reply."""
         self._owner = owner
         self._terms = terms
         self._host = host
@@ -147,6 +149,7 @@ class SmtpConnection(asyncio.Protocol):
             credentials=terms.credentials,
             had_tls=terms.had_tls,
         )
+        self._core.heard = heard
         self._transport: asyncio.Transport | None = None
         self._securing: asyncio.Task[tuple[asyncio.Transport, str]] | None = None
         self._early: list[bytes] = []

@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from dispatch.mail.report import CheckStep
 from dispatch.settings.keys import Role
 
 Value = str | int | float | bool | list[str | int | float]
@@ -51,6 +52,28 @@ class ListEntries(msgspec.Struct, frozen=True, tag="list"):
 
 class Publish(msgspec.Struct, frozen=True, tag="publish"):
     """Read all sources again. Answered with `Changed`."""
+
+
+class TestRelay(msgspec.Struct, frozen=True, tag="test-relay"):
+    """Try a relay out, as it is configured or as it would be with these keys; nothing is stored. Answered
+    with a `CheckStep` for each thing that was tried, as it comes, or with `Refused`."""
+
+    __test__ = False  # its name is no test's
+
+    name: str
+    """One that does not exist is tried with nothing but these keys."""
+    keys: dict[str, str] = {}
+    """As `KEY=VALUE` on a command line."""
+    sender: str = ""
+    recipient: str = ""
+    """Where it is given, a message is sent there; where not, a session is opened, and that is all."""
+
+    def __repr__(self) -> str:
+        return f"TestRelay({self.name!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, object]]:
+        """Without the keys: secrets may be among them."""
+        return [("name", self.name)]
 
 
 class ShowCertificate(msgspec.Struct, frozen=True, tag="certificate"):
@@ -128,9 +151,10 @@ Request = (
     | RemoveEntry
     | ListEntries
     | Publish
+    | TestRelay
     | ShowCertificate
     | GenerateCertificate
     | UploadCertificate
     | RemoveCertificate
 )
-Answer = Changed | Entries | CertificateShown | Refused
+Answer = Changed | Entries | CheckStep | CertificateShown | Refused

@@ -63,6 +63,9 @@ from dispatch.smtp.client_preparation import Chunking, Unsuited, prepare
 from dispatch.smtp.client_states import PHASE_MOVES, PHASE_STAGE, STEPS, Awaited, Phase, Step
 from dispatch.smtp.replies import ReplyParser, ReplyViolation, ViolationReason
 
+Heard = Callable[[Awaited | None, Reply], None]
+"""None: the reply answers nothing that was asked."""
+
 _DATA = b"DATA\r\n"
 _END_OF_DATA = b".\r\n"
 
@@ -110,6 +113,8 @@ class ClientCore(Generic[K]):
         self._begun = 0
         self.replies_taken = 0
         """Counts complete replies: how a driver tells progress from trickled bytes."""
+        self.heard: Heard | None = None
+        """Is told of each reply, and what it answers, without what belongs to credentials."""
         self._needs_reset = False
         self._abandoned = False
         """An envelope was written whose content will never follow: the current exchange is the last one."""
@@ -298,6 +303,8 @@ class ClientCore(Generic[K]):
         self.replies_taken += 1
         if self.phase is Phase.AUTH:
             reply = self._opening.redacted(reply)
+        if self.heard is not None:
+            self.heard(self.awaited, reply)
         if reply.code == 421:
             self._told_to_go(reply)
             return

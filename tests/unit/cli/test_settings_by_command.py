@@ -133,3 +133,12 @@ def test_a_database_of_a_later_version_is_left_alone(data: list[str], capsys: Ou
 def test_what_is_no_utf_8_is_refused_in_words(data: list[str], capsys: Out) -> None:
     assert run(["relay", "add", "smart", "host=caf\udce9", *data]) == os.EX_USAGE
     assert "UTF-8" in capsys.readouterr().err
+
+
+def test_a_relay_is_tried_out_where_no_relay_runs(data: list[str], capsys: Out) -> None:
+    assert run(["relay", "test", "smart", "host=127.0.0.1", "port=1", *data]) == os.EX_UNAVAILABLE
+    assert "connection refused" in capsys.readouterr().out
+    assert run(["relay", "test", "smart", *data]) == os.EX_DATAERR
+    assert "there is no relay smart" in capsys.readouterr().err
+    assert run(["relay", "list", *data]) == os.EX_OK
+    assert capsys.readouterr().out == "There is no relay.\n", "nothing was stored"
