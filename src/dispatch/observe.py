@@ -77,6 +77,7 @@ EVENTS: dict[str, Event] = {
     # secrets and certificates
     "start_refused": Event("error", "The relay does not start; why, and what to do, is told."),
     "key_made": Event("info", "The first start has made the key of the vault. Keep a copy of its file."),
+    "data_remark": Event("warning", "The data directory lies where mail may get lost."),
     "key_remark": Event("warning", "Something about the file of the vault's key should be known."),
     "key_rotated": Event("info", "All secrets are sealed with a new key; the old one opens none of them."),
     "certificate_made": Event("info", "A self-signed certificate was made, or renewed."),

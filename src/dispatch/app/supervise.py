@@ -21,6 +21,7 @@ from dispatch.app.folders import Folders
 from dispatch.app.publishing import Publisher
 from dispatch.app.vault_key import open_key
 from dispatch.observe import Reporter
+from dispatch.runtime.file_systems import remark_on
 from dispatch.runtime.process import ChildSpec, RunAs
 from dispatch.runtime.sockets import Listening, Wanted, bind_listeners
 from dispatch.runtime.supervisor import Supervisor
@@ -60,6 +61,8 @@ def supervise(
         )
         if run_as is not None:
             refuse_links(folders)
+        if (remark := remark_on(data)) is not None:
+            report("data_remark", folder=data, what=remark)
         key = open_key(folders, os.environ, report).key
         publisher = Publisher(folders, sources, key, report)
         try:
