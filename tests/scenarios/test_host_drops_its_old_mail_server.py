@@ -65,6 +65,7 @@ def test_cron_writes_to_root(running: Relay, upstream: Upstream) -> None:
     assert received.reverse_path == "root@example.org"
     assert received.recipients == ["ops@example.com", "archive@example.net"]
     assert received.content.endswith(b"\r\n\r\n10%\r\n50%\r\n100%\r\ndone\r\n")
+    assert b'\r\nFrom: "(Cron Daemon)" <root@example.org>\r\nTo: root@example.org\r\n' in received.content
     assert b"\r\nMessage-ID: <" in received.content and b"\r\nDate: " in received.content
     assert b"from localhost ([127.0.0.1])" in received.content.splitlines()[0]
 

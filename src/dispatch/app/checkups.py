@@ -115,7 +115,7 @@ class Checkups:
         )
         origin = Origin("internal", "127.0.0.1", own_name)
         message = Message(message_id, now_s * 1000, envelope, origin, Summary(), len(stored))
-        leaving = departure(relay)
+        leaving = departure(settings, relay)
         return Transaction(leaving.message(message), (0,), leaving.content(stored, now_s), _leave)
 
 

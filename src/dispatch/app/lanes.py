@@ -45,7 +45,7 @@ def _ready_max(rates: Rates) -> int:
     return min([READY_MAX, *leaving])
 
 
-def departure(relay: RelaySettings) -> Departure:
+def departure(settings: Settings, relay: RelaySettings) -> Departure:
     """What is done to a message before the relay gets it; the inbox keeps what came."""
     if relay.kind == "capture":
         return Departure(verbatim=True)
@@ -58,7 +58,8 @@ def departure(relay: RelaySettings) -> Departure:
             keep_display_name=relay.keep_display_name,
             keep_from_as_reply_to=relay.keep_from_as_reply_to,
         )
-    return Departure(relay.verbatim, rewrite, _signing(relay))
+    append_domain = "" if relay.verbatim else settings.mail.append_domain
+    return Departure(relay.verbatim, append_domain, rewrite, _signing(relay))
 
 
 def _signing(relay: RelaySettings) -> Signing | None:
@@ -80,7 +81,7 @@ def lane_rules(settings: Settings, relay: RelaySettings) -> LaneRules:
         retry_plan(settings, relay),
         relay.uncertain_policy,
         captures=relay.kind == "capture",
-        departure=departure(relay),
+        departure=departure(settings, relay),
         rates=rates,
         flush_interval_s=relay.flush_interval_seconds,
         ready_max=_ready_max(rates),
@@ -123,7 +124,8 @@ def smart_host(settings: Settings, relay: RelaySettings, tokens: TokenSource | N
 def _made_of(settings: Settings, relay: RelaySettings) -> tuple[object, ...]:
     """All that a lane depends on. What it inherits, a relay holds itself."""
     queue = settings.queue
-    return relay, queue.breaker_failures, queue.breaker_open_seconds, settings.listener.server_name
+    names = settings.listener.server_name, settings.mail.append_domain
+    return relay, queue.breaker_failures, queue.breaker_open_seconds, *names
 
 
 def deputies(settings: Settings, name: str) -> frozenset[str]:

@@ -1,5 +1,6 @@
-"""What a relay has done to a message before it gets it: fields taken out, senders rewritten, signatures put
-in front. In this order, because a signature vouches for all that was done before it.
+"""What a relay has done to a message before it gets it: fields taken out, addresses completed, senders
+rewritten, signatures put in front. In this order, because a signature vouches for all that was done
+before it.
 
 The stored message stays what it is, and so does all that is told of it: only what leaves is different. Of an
 attempt it is made anew: the time in a signature is that of the attempt.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import msgspec
 
 from dispatch.mail.message import Message
+from dispatch.mime.complete import complete_header
 from dispatch.mime.dkim import BodyHash, Canonicalization, SigningKey, sign, signature_fields
 from dispatch.mime.handover import for_relay
 from dispatch.mime.rewrite import SenderRewrite, rewrite_header, rewrite_reverse_path
@@ -35,13 +37,15 @@ class Departure(msgspec.Struct, frozen=True):
 
     verbatim: bool = False
     """`Bcc` and `X-Dispatch-*` fields are left in."""
+    append_domain: str = ""
+    """Completes the header's addresses that have no domain; empty: they stay bare."""
     rewrite: SenderRewrite | None = None
     signing: Signing | None = None
 
     @property
     def as_stored(self) -> bool:
         """No content is changed by a byte."""
-        return self.verbatim and self.rewrite is None and self.signing is None
+        return self.verbatim and not self.append_domain and self.rewrite is None and self.signing is None
 
     def message(self, message: Message) -> Message:
         """With the envelope sender that the relay is told; a null one stays null."""
@@ -65,6 +69,8 @@ class Departure(msgspec.Struct, frozen=True):
     def header(self, stored: bytes) -> bytes:
         """The header section, unsigned; what follows it may be there, and stays."""
         header = for_relay(stored, verbatim=self.verbatim)
+        if self.append_domain:
+            header = complete_header(header, self.append_domain)
         return header if self.rewrite is None else rewrite_header(header, self.rewrite)
 
     def signatures(self, header: bytes, body: BodyHash, now_s: int) -> bytes:

@@ -21,10 +21,11 @@ class Mail(Section, frozen=True, kw_only=True):
     append_domain: Annotated[
         str,
         live(
-            "intake",
+            "intake delivery",
             _DOMAIN_OR_NONE,
             """The domain that completes addresses without one: senders, and recipients that no alias
-            names. It stands in for localhost, too.""",
+            names; and those of the header, for relays that are not verbatim. It stands in for localhost,
+            too.""",
             default_words="none: bare addresses stay bare",
         ),
     ] = ""

@@ -68,3 +68,17 @@ def test_header_and_body_apart_give_what_the_whole_gives() -> None:
 def test_what_cannot_be_signed_is_said() -> None:
     with pytest.raises(Unsignable, match="101 fields"):
         Departure(signing=Signing(KEYS)).content(b"To: a@example.org\r\n" * 101 + b"\r\n", 1)
+
+
+def test_bare_addresses_are_completed_before_senders_are_replaced_and_all_is_signed() -> None:
+    stored = b"From: Cron <root>\r\nTo: root\r\n\r\nbody\r\n"
+    completing = Departure(append_domain="example.org")
+    assert not completing.as_stored
+    assert completing.content(stored, 1) == (
+        b"From: Cron <root@example.org>\r\nTo: root@example.org\r\n\r\nbody\r\n"
+    )
+    both = Departure(
+        append_domain="example.org",
+        rewrite=SenderRewrite(keep_from_as_reply_to=True, header_from="a@b.example"),
+    )
+    assert b"Reply-To: Cron <root@example.org>\r\n" in both.content(stored, 1)

@@ -35,8 +35,9 @@ def disk(tmp_path: Path) -> SystemDisk:
         Departure(verbatim=True, rewrite=LONGER),
         Departure(rewrite=LONGER, signing=Signing(KEYS)),
         Departure(signing=Signing(KEYS, "simple/simple")),
+        Departure(append_domain="example.org"),
     ],
-    ids=["shorter", "longer", "verbatim", "signed", "simple"],
+    ids=["shorter", "longer", "verbatim", "signed", "simple", "completed"],
 )
 def test_it_is_what_a_content_in_memory_would_be(disk: SystemDisk, departure: Departure) -> None:
     stored = ContentFile("one", len(CONTENT))

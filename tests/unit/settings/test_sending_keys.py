@@ -10,7 +10,7 @@ import pytest
 from dispatch.app.lanes import departure, lane_rules, smart_host
 from dispatch.policy.limits import parse_rates
 from dispatch.security.dkim_keys import generate
-from dispatch.settings import Loaded, Relay, SettingsErrors, load
+from dispatch.settings import Loaded, Relay, Settings, SettingsErrors, load
 from dispatch.settings.deployment import WARNING
 
 RSA, ED = generate("rsa"), generate("ed25519")
@@ -47,7 +47,9 @@ def test_a_relay_that_says_nothing_changes_nothing_and_sends_at_once(tmp_path: P
 
 
 def test_senders_are_checked_addresses(tmp_path: Path) -> None:
-    rewrite = departure(relay(tmp_path, envelope_from=" a@example.org ", reply_to="b@example.org")).rewrite
+    rewrite = departure(
+        Settings(), relay(tmp_path, envelope_from=" a@example.org ", reply_to="b@example.org")
+    ).rewrite
     assert rewrite is not None
     assert (rewrite.envelope_from, rewrite.header_from, rewrite.reply_to) == (
         "a@example.org",
@@ -66,13 +68,14 @@ def test_senders_are_checked_addresses(tmp_path: Path) -> None:
 
 def test_two_keys_of_one_domain_sign(tmp_path: Path) -> None:
     signing = departure(
+        Settings(),
         relay(
             tmp_path,
             **SIGNED,
             dkim_second_selector="b",
             dkim_second_key=ED,
             dkim_canonicalization="relaxed/simple",
-        )
+        ),
     ).signing
     assert signing is not None and signing.canonicalization == "relaxed/simple"
     assert [(key.domain, key.selector, key.signer.algorithm) for key in signing.keys] == [
