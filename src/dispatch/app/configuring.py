@@ -30,6 +30,8 @@ from dispatch.settings.requests import (
     CertificateFacts,
     CertificateShown,
     Changed,
+    DkimRecord,
+    DkimShown,
     Entries,
     Entry,
     GenerateCertificate,
@@ -42,6 +44,7 @@ from dispatch.settings.requests import (
     Request,
     ShowCertificate,
     TestRelay,
+    ShowDkim,
     UploadCertificate,
 )
 from dispatch.store.sqlite import StoreFault
@@ -116,6 +119,8 @@ class Configuring:
             case RemoveCertificate():
                 self._publisher.certificate.remove()
                 return self._certificate_changed("removed", ("TLS is not offered from now on.",))
+            case ShowDkim():
+                return _dkim_shown(self._publisher.load().settings)
             case _:
                 assert_never(request)
 
@@ -218,6 +223,19 @@ class Configuring:
     def _certificate_changed(self, how: str, remarks: tuple[str, ...] = ()) -> Changed:
         self._report("settings_changed", what="certificate", how=how)
         return self._publish(remarks)
+
+
+def _dkim_shown(settings: Settings) -> DkimShown:
+    # Who signs nothing need not load all that signing takes.
+    from dispatch.security.dkim_keys import dns_record, load
+
+    records = []
+    for relay in settings.relays:
+        for selector, pem in relay.private_keys():
+            key = load(pem)
+            name = f"{selector}._domainkey.{relay.dkim_domain}"
+            records.append(DkimRecord(relay.name, name, dns_record(key), key.remark))
+    return DkimShown(tuple(records))
 
 
 def _noun(section: str) -> str:

@@ -66,11 +66,8 @@ def _signing(relay: RelaySettings) -> Signing | None:
     # Without a domain the keys are not looked at: they may be withheld.
     if not relay.dkim_domain:
         return None
-    given = (
-        (relay.dkim_selector, relay.dkim_key),
-        (relay.dkim_second_selector, relay.dkim_second_key),
-    )
-    keys = tuple(SigningKey(relay.dkim_domain, selector, load(pem)) for selector, pem in given if pem)
+    given = relay.private_keys()
+    keys = tuple(SigningKey(relay.dkim_domain, selector, load(pem)) for selector, pem in given)
     return Signing(keys, relay.dkim_canonicalization)
 
 

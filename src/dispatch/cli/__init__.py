@@ -38,6 +38,7 @@ VERBS = (
     Verb("relay", "Add, change, list and remove relays.", "dispatch.cli.relay"),
     Verb("rule", "Add, change, list and remove routing rules.", "dispatch.cli.rule"),
     Verb("cert", "The certificate that TLS shows to clients.", "dispatch.cli.cert"),
+    Verb("dkim", "The keys that sign mail, and their DNS records.", "dispatch.cli.dkim"),
     Verb("key", "The key under which all secrets are sealed.", "dispatch.cli.key"),
     Verb("config", "Check, list and explain the settings.", "dispatch.cli.config"),
 )

@@ -14,8 +14,9 @@ import typer
 from dispatch.cli.control_bus import Sources, ask_control, print_changed
 from dispatch.cli.options import ConfigOption, DataOption, JsonOption, SetOption, fail, print_json
 from dispatch.cli.passwords import PasswordStdinOption, ask_password
+from dispatch.cli.secret_keys import SecretFromOption, SecretOption, given_secrets
 from dispatch.settings.kinds import shown
-from dispatch.settings.model import KEYS, REPEATED
+from dispatch.settings.model import KEYS, LOGINS, REPEATED
 from dispatch.settings.requests import Changed, Entries, ListEntries, PutEntry, RemoveEntry, Value
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
@@ -39,10 +40,18 @@ def written_keys(section: str, written: list[str] | None) -> dict[str, Value | N
             fail(
                 os.EX_USAGE,
                 f"{key} is a secret, and arguments can be read by everybody on this machine:"
-                f" say --{key}, or --{key}-stdin.",
+                f" {_way_of_secret(section, key)}.",
             )
         keys[key] = value or None
     return keys
+
+
+def _way_of_secret(section: str, key: str) -> str:
+    if section == LOGINS:
+        return "`dispatch login password` asks for it, or reads it with --password-stdin"
+    if key == "password":
+        return "say --password, or --password-stdin"
+    return f"say --secret {key}, or --secret-from {key}=FILE"
 
 
 def add_common_verbs(app: typer.Typer, section: str) -> None:
@@ -120,12 +129,15 @@ def add_writing_verbs(app: typer.Typer, section: str) -> None:
         keys: KeysArgument = None,
         password: PasswordOption = False,
         password_stdin: PasswordStdinOption = False,
+        secret: SecretOption = None,
+        secret_from: SecretFromOption = None,
         as_json: JsonOption = False,
         config: ConfigOption = None,
         data: DataOption = None,
         set_: SetOption = None,
     ) -> None:
         written = written_keys(section, keys) | password_of(name, password, password_stdin)
+        written |= given_secrets(section, name, secret, secret_from)
         put(name, written, True, Sources(config, data, set_ or ()), as_json)
 
     @app.command("set", help=f"Change keys of a {noun} that was made by command.")
@@ -134,12 +146,15 @@ def add_writing_verbs(app: typer.Typer, section: str) -> None:
         keys: KeysArgument = None,
         password: PasswordOption = False,
         password_stdin: PasswordStdinOption = False,
+        secret: SecretOption = None,
+        secret_from: SecretFromOption = None,
         as_json: JsonOption = False,
         config: ConfigOption = None,
         data: DataOption = None,
         set_: SetOption = None,
     ) -> None:
         written = written_keys(section, keys) | password_of(name, password, password_stdin)
+        written |= given_secrets(section, name, secret, secret_from)
         if not written:
             fail(os.EX_USAGE, "nothing is to be changed: write KEY=VALUE.")
         put(name, written, False, Sources(config, data, set_ or ()), as_json)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from dispatch.settings.presets import PRESETS
 from dispatch.settings.relay_keys import TOKEN_MECHANISMS, Relay, hosts_of, tls_mode
+from dispatch.settings.sending_keys import DKIM_KEYS
 from dispatch.smtp.client_auth import Credentials
 from dispatch.smtp.client_commands import UnwritableCommand
 
@@ -37,13 +38,8 @@ def wrong_with(relay: Relay, given: Set[str], unfit: Set[str]) -> Iterator[Wrong
         yield from _trust(relay, given)
     if relay.oauth_provider or "oauth_provider" in unfit:
         yield from _oauth(relay, given, unfit)
-        return
-    for key in OAUTH_KEYS:
-        if key in given - unfit:
-            remedy = 'write oauth_provider = "microsoft", "google" or "custom", or remove it'
-            yield Wrong(key, "is no use without oauth_provider", remedy)
-    if not unfit & {"username", "password", "auth"}:
-        yield from _credentials(relay, unfit)
+    else:
+        yield from _without_oauth(relay, given, unfit)
     yield from _rewriting(relay, given, unfit)
     yield from _signing(relay, given, unfit)
     if relay.flush_interval_seconds and "max_concurrency" in given:
@@ -82,6 +78,15 @@ def _trust(relay: Relay, given: Set[str]) -> Iterator[Wrong]:
         what = 'would let the password go over clear text (tls = "none")'
         remedy = 'write tls = "starttls_required", or allow_unsecure_auth = true beside it'
         yield Wrong("username", what, remedy)
+
+
+def _without_oauth(relay: Relay, given: Set[str], unfit: Set[str]) -> Iterator[Wrong]:
+    for key in OAUTH_KEYS:
+        if key in given - unfit:
+            remedy = 'write oauth_provider = "microsoft", "google" or "custom", or remove it'
+            yield Wrong(key, "is no use without oauth_provider", remedy)
+    if not unfit & {"username", "password", "auth"}:
+        yield from _credentials(relay, unfit)
 
 
 def _credentials(relay: Relay, unfit: Set[str]) -> Iterator[Wrong]:
@@ -158,12 +163,8 @@ def _rewriting(relay: Relay, given: Set[str], unfit: Set[str]) -> Iterator[Wrong
             yield Wrong(key, "is no use without header_from", "remove it, or write header_from")
 
 
-_KEYS = (("dkim_key", "dkim_selector"), ("dkim_second_key", "dkim_second_selector"))
-"""Private keys, each with the key that says where its public one is."""
-
-
 def _signing(relay: Relay, given: Set[str], unfit: Set[str]) -> Iterator[Wrong]:
-    names = {name for pair in _KEYS for name in pair} | {"dkim_canonicalization"}
+    names = {name for pair in DKIM_KEYS for name in pair} | {"dkim_canonicalization"}
     if not relay.dkim_domain:
         first = next(iter(sorted(names & given)), None)
         if first and "dkim_domain" not in unfit:
@@ -173,7 +174,7 @@ def _signing(relay: Relay, given: Set[str], unfit: Set[str]) -> Iterator[Wrong]:
         remedy = "write a private key in PEM, or remove dkim_domain"
         yield Wrong("dkim_key", f"is missing: {relay.dkim_domain} is to sign", remedy)
         return
-    for key, selector in _KEYS:
+    for key, selector in DKIM_KEYS:
         if {key, selector} & unfit:
             continue
         if getattr(relay, key) and not getattr(relay, selector):

@@ -100,6 +100,10 @@ class RemoveCertificate(msgspec.Struct, frozen=True, tag="remove-certificate"):
     """None in its place: TLS is not offered. Answered with `Changed`."""
 
 
+class ShowDkim(msgspec.Struct, frozen=True, tag="dkim"):
+    """What makes the keys of all relays known that sign. Answered with `DkimShown`."""
+
+
 class Changed(msgspec.Struct, frozen=True, tag="changed"):
     number: int
     """Of the publication with the change."""
@@ -140,6 +144,21 @@ class CertificateShown(msgspec.Struct, frozen=True, tag="certificate"):
     certificate: CertificateFacts | None
 
 
+class DkimRecord(msgspec.Struct, frozen=True):
+    """A TXT record that receivers look for (RFC 6376 section 3.6.2). Nothing in it is secret."""
+
+    relay: str
+    name: str
+    """`<selector>._domainkey.<domain>`."""
+    text: str
+    remark: str | None = None
+    """What ought to be known about the key."""
+
+
+class DkimShown(msgspec.Struct, frozen=True, tag="dkim"):
+    records: tuple[DkimRecord, ...]
+
+
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """What was asked cannot be; nothing was changed."""
 
@@ -156,5 +175,6 @@ Request = (
     | GenerateCertificate
     | UploadCertificate
     | RemoveCertificate
+    | ShowDkim
 )
-Answer = Changed | Entries | CheckStep | CertificateShown | Refused
+Answer = Changed | Entries | CheckStep | CertificateShown | DkimShown | Refused

@@ -16,6 +16,9 @@ from dispatch.mime.rewrite import SenderRewrite
 from dispatch.settings.keys import Section, live
 from dispatch.settings.kinds import Choice, Flag, Misfit, Number, RateList, Text, Unfit, shown
 
+DKIM_KEYS = (("dkim_key", "dkim_selector"), ("dkim_second_key", "dkim_second_selector"))
+"""Of a relay: the keys that hold a private key, each with the one that says where its public key is."""
+
 _FLAG = Flag()
 _SELECTOR = Text("selector", SELECTOR, "letters, digits, hyphens, and dots between")
 
@@ -67,6 +70,10 @@ class PrivateKey(msgspec.Struct, frozen=True):
 
 class Sending(Section, frozen=True, kw_only=True):
     """Part of a relay."""
+
+    def private_keys(self) -> list[tuple[str, str]]:
+        """Selector and PEM of each key that signs with DKIM, in the order of the signatures."""
+        return [(getattr(self, selector), pem) for key, selector in DKIM_KEYS if (pem := getattr(self, key))]
 
     envelope_from: Annotated[
         str,

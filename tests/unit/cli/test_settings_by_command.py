@@ -13,8 +13,14 @@ from pathlib import Path
 import pytest
 
 from dispatch.cli import run
+from dispatch.security import dkim_keys
 from dispatch.security.certificates import generate
+from dispatch.security.key_file import load_key
 from dispatch.security.passwords import verify_password
+from dispatch.security.role_keys import role_key
+from dispatch.security.vault import Vault
+from dispatch.settings import Relay
+from dispatch.settings.snapshot import load
 
 
 @pytest.fixture
@@ -30,6 +36,13 @@ def _type(monkeypatch: pytest.MonkeyPatch, line: bytes) -> None:
 
 
 Out = pytest.CaptureFixture[str]
+
+
+def _relays(folder: Path) -> dict[str, Relay]:
+    """As delivery is told of them."""
+    key = load_key(folder / "data", {}).key
+    seal = Vault(role_key(key, "delivery"))
+    return {relay.name: relay for relay in load(folder / "data/settings", "delivery", seal)[1].relays}
 
 
 def test_a_secret_as_an_argument_is_refused_and_not_repeated(data: list[str], capsys: Out) -> None:
@@ -73,6 +86,120 @@ def test_a_relays_password_is_kept_and_never_shown(
     assert '"password": "***"' in said
     assert "hunter2" not in said
     assert not [path for path in tmp_path.rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()]
+
+
+def test_secrets_of_access_tokens_come_from_a_pipe_or_a_file_and_are_never_shown(
+    data: list[str], capsys: Out, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    keys = ["host=x", "username=me@a.example", "oauth_provider=google", "oauth_client_id=id"]
+    (tmp_path / "consent").write_text("refresh-refresh\r\n")
+    _type(monkeypatch, b"hush-hush\n")
+    secrets = ["--secret-from", "oauth-client-secret=-", "--secret-from"]
+    refresh = f"oauth_refresh_token={tmp_path / 'consent'}"
+    assert run(["relay", "add", "mail", *keys, *secrets, refresh, *data]) == os.EX_OK
+    relay = _relays(tmp_path)["mail"]
+    assert (relay.oauth_client_secret, relay.oauth_refresh_token) == ("hush-hush", "refresh-refresh")
+
+    # Of several lines, and in place of the other two.
+    pem = dkim_keys.generate("rsa")
+    account = json.dumps({"client_email": "a@project.example", "private_key": pem}, indent=2)
+    (tmp_path / "account.json").write_text(account)
+    without = ["oauth_client_id=", "oauth_client_secret=", "oauth_refresh_token="]
+    from_file = ["--secret-from", f"oauth_service_account={tmp_path / 'account.json'}"]
+    assert run(["relay", "set", "mail", *without, *from_file, *data]) == os.EX_OK
+    assert json.loads(_relays(tmp_path)["mail"].oauth_service_account) == json.loads(account)
+
+    (tmp_path / "consent").unlink()
+    (tmp_path / "account.json").unlink()
+    assert run(["relay", "list", *data]) == os.EX_OK
+    said = capsys.readouterr()
+    assert 'oauth_service_account = "***"' in said.out
+    hidden = ("hush-hush", "refresh-refresh", pem.splitlines()[1])
+    assert not [secret for secret in hidden if secret in said.out + said.err]
+    everything = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+    assert not [secret for secret in hidden if secret.encode() in everything]
+
+
+def test_a_secret_that_cannot_be_taken_says_why_and_changes_nothing(
+    data: list[str], capsys: Out, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert run(["relay", "add", "smart", "host=mail.example.org", *data]) == os.EX_OK
+    (tmp_path / "empty").write_text("\n")
+    (tmp_path / "large").write_bytes(b"hush" * (32 << 10))
+    (tmp_path / "latin").write_bytes(b"hush\xe9")
+    _type(monkeypatch, b"hush\n")
+    for code, told, *arguments in (
+        (os.EX_USAGE, "--secret oauth_client_secret", "oauth_client_secret=hush"),
+        (os.EX_USAGE, "oauth_client_id is no key that is secret", "--secret", "oauth_client_id"),
+        (os.EX_USAGE, "is no KEY=FILE", "--secret-from", "oauth_client_secret"),
+        (os.EX_USAGE, "no terminal", "--secret", "oauth_client_secret"),
+        (os.EX_USAGE, "several lines", "--secret", "dkim_key"),
+        (os.EX_USAGE, "given twice", "--secret", "password", "--secret-from", "password=-"),
+        (os.EX_USAGE, "one secret", "--secret-from", "password=-", "--secret-from", "dkim_key=-"),
+        (os.EX_NOINPUT, "absent cannot be read", "--secret-from", f"password={tmp_path}/absent"),
+        (os.EX_DATAERR, "is empty", "--secret-from", f"password={tmp_path}/empty"),
+        (os.EX_DATAERR, "that is no secret", "--secret-from", f"password={tmp_path}/large"),
+        (os.EX_DATAERR, "is not UTF-8", "--secret-from", f"password={tmp_path}/latin"),
+        (os.EX_DATAERR, "is no use without oauth_provider", "--secret-from", "oauth_client_secret=-"),
+    ):
+        assert run(["relay", "set", "smart", *arguments, *data]) == code, arguments
+        said = capsys.readouterr()
+        assert told in said.err, arguments
+        assert "hush" not in said.err + said.out
+    assert run(["rule", "add", "r", "recipient=*", "--secret", "password", *data]) == os.EX_USAGE
+    assert _relays(tmp_path)["smart"].password == ""
+
+
+def test_a_key_is_made_signs_at_once_and_its_record_is_printed(
+    data: list[str], capsys: Out, tmp_path: Path
+) -> None:
+    add = ["relay", "add", "smart", "host=mail.example.org"]
+    assert run([*add, *data]) == os.EX_OK
+    generate_both = ["dkim", "generate", "smart", "--selector", "one", "--keys", "both"]
+    assert run([*generate_both, *data]) == os.EX_USAGE
+    assert "--domain" in capsys.readouterr().err
+    assert run([*generate_both, "--domain", "example.org", *data]) == os.EX_OK
+    printed = capsys.readouterr()
+    relay = _relays(tmp_path)["smart"]
+    assert relay.dkim_domain == "example.org"
+    keys = [(selector, dkim_keys.load(pem)) for selector, pem in relay.private_keys()]
+    assert [(selector, key.kind) for selector, key in keys] == [("one", "rsa"), ("one-ed25519", "ed25519")]
+    for selector, key in keys:
+        strings = dkim_keys.zone_strings(dkim_keys.dns_record(key))
+        assert f"{selector}._domainkey.example.org. IN TXT {strings}\n" in printed.out
+    assert "PRIVATE" not in printed.out + printed.err
+    assert b"PRIVATE" not in b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+
+    assert run(["dkim", "show", "--json", *data]) == os.EX_OK
+    records = json.loads(capsys.readouterr().out)
+    assert [(one["relay"], one["name"]) for one in records] == [
+        ("smart", "one._domainkey.example.org"),
+        ("smart", "one-ed25519._domainkey.example.org"),
+    ]
+    assert [one["text"] for one in records] == [dkim_keys.dns_record(key) for _, key in keys]
+    assert run(["dkim", "show", "other", *data]) == os.EX_OK
+    assert "other signs nothing" in capsys.readouterr().out
+
+
+def test_a_new_key_takes_the_place_of_the_old_ones_and_not_their_selector(
+    data: list[str], capsys: Out, tmp_path: Path
+) -> None:
+    assert run(["relay", "add", "smart", "host=mail.example.org", *data]) == os.EX_OK
+    again = ["dkim", "generate", "smart", "--keys", "ed25519", *data]
+    assert run([*again, "--domain", "example.org", "--selector", "Old"]) == os.EX_OK
+    before = _relays(tmp_path)["smart"]
+    capsys.readouterr()
+    assert run([*again, "--selector", "old"]) == os.EX_USAGE
+    assert "choose another" in capsys.readouterr().err
+    assert _relays(tmp_path)["smart"] == before
+    assert run([*again, "--selector", "new"]) == os.EX_OK
+    assert "leave Old._domainkey.example.org in DNS" in capsys.readouterr().err
+    after = _relays(tmp_path)["smart"]
+    assert [selector for selector, _ in after.private_keys()] == ["new"]
+    assert after.dkim_key != before.dkim_key
+    assert run(["dkim", "generate", "absent", *data]) == os.EX_DATAERR
+    assert run([*again, "--selector", "no selector"]) == os.EX_DATAERR
+    assert "relays.smart.dkim_selector" in capsys.readouterr().err
 
 
 def test_every_mistake_of_a_command_is_told(data: list[str], capsys: Out) -> None:

@@ -49,6 +49,11 @@ def test_microsoft_365_in_the_name_of_a_person_who_may_have_no_secret() -> None:
     assert token_scope(made) == "https://outlook.office.com/SMTP.Send offline_access"
 
 
+def test_what_is_done_to_its_messages_is_checked_as_of_any_relay() -> None:
+    (told,) = said(*MICROSOFT, ".dkim_selector=a")
+    assert "relays.a.dkim_selector: is no use without dkim_domain" in told
+
+
 def test_google_with_a_consent_or_with_a_service_account() -> None:
     for made in (relay(*GOOGLE), relay("provider=google", f"service_account={ACCOUNT}")):
         assert token_url(made) == "https://oauth2.googleapis.com/token"
