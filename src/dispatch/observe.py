@@ -155,9 +155,14 @@ EVENTS: dict[str, Event] = {
         "warning", "The server that gives access tokens cannot be used now; it is asked again."
     ),
     "token_rotated": Event(
-        "warning",
-        "The server has replaced the refresh token of a relay. The new one is used until the relay stops;"
-        " what is configured may not be good for another start.",
+        "info",
+        "The server has replaced the refresh token of a relay; the new one is used, and kept sealed in"
+        " settings.db. Told once, however often that server does it.",
+    ),
+    "token_not_kept": Event(
+        "error",
+        "A refresh token in place of the configured one could not be kept, or not be read at a start; why is"
+        " told. Keeping is tried again; a start without it uses the one before, which the server may refuse.",
     ),
     "queue_paused": Event(
         "warning",

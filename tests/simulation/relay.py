@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from functools import cache, partial
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import msgspec
 from tests.simulation.letters import Carrier, Letters
@@ -146,6 +146,9 @@ class Neighbours:
         assert life is not None and role == self._role.name
         life.handle = handle
         return Closing()
+
+    def ask(self, role: str, request: object, answers: object) -> NoReturn:
+        raise AssertionError("no process asks another one here: no relay has access tokens")
 
 
 Handle = Callable[[Any], Awaitable[object]]

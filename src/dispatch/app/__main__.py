@@ -44,8 +44,10 @@ def _start_of(role: str, sources: list[str], report: Reporter) -> Start:
             return await start_intake(machine, watch, context.listeners, report)
         if role == "delivery":
             from dispatch.app.delivery import start_delivery
+            from dispatch.app.token_keeping import tokens_at_start
 
-            return await start_delivery(machine, watch, report)
+            tokens = tokens_at_start(machine.folders.settings, seal, report)
+            return await start_delivery(machine, watch, report, tokens)
         from dispatch.app.bounces import Bouncing
         from dispatch.app.configuring import Configuring
         from dispatch.app.control import start_control

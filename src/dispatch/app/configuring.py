@@ -35,6 +35,7 @@ from dispatch.settings.requests import (
     Entries,
     Entry,
     GenerateCertificate,
+    KeepToken,
     ListEntries,
     Publish,
     PutEntry,
@@ -45,6 +46,7 @@ from dispatch.settings.requests import (
     ShowCertificate,
     TestRelay,
     ShowDkim,
+    TokenKept,
     UploadCertificate,
 )
 from dispatch.store.sqlite import StoreFault
@@ -121,6 +123,9 @@ class Configuring:
                 return self._certificate_changed("removed", ("TLS is not offered from now on.",))
             case ShowDkim():
                 return _dkim_shown(self._publisher.load().settings)
+            case KeepToken(relay, renewed):
+                self._publisher.keep_token(relay, renewed)
+                return TokenKept()
             case _:
                 assert_never(request)
 

@@ -35,6 +35,7 @@ from dispatch.queue.resume import Resumption
 from dispatch.queue.scheduler import Scheduler, Seams
 from dispatch.queue.service import DeliveryService
 from dispatch.settings import Settings
+from dispatch.settings.renewed_tokens import RenewedTokens
 from dispatch.spool.content import ContentFolder
 from dispatch.spool.log import SegmentLog, Told
 from dispatch.spool.reader import SegmentReader
@@ -72,8 +73,12 @@ class _Stores(NamedTuple):
     """For the parked store, and for files."""
 
 
-async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> DeliveryService:
-    """Recover, then take mail up. The caller holds the lock of the ledger's folder."""
+async def start_delivery(
+    machine: Machine, watch: Watch, report: Reporter, tokens: RenewedTokens | None = None
+) -> DeliveryService:
+    """Recover, then take mail up. The caller holds the lock of the ledger's folder.
+
+    `tokens`: the refresh tokens that stand in place of configured ones."""
     folders = machine.folders
     checkpoint = machine.mark(folders.checkpoint, True)
     parked_gone = checkpoint.load() > 0 and PARKED not in machine.disk.names("")
@@ -82,7 +87,7 @@ async def start_delivery(machine: Machine, watch: Watch, report: Reporter) -> De
     doubt = Doubt(machine.mark(folders.ledger_doubt, True))
     stores = _open_stores(machine, watch.settings, doubt, report)
     lanes: dict[str, Lane] = {}
-    maker = Lanes(machine, report)
+    maker = Lanes(machine, report, tokens)
     maker.make(watch.settings, lanes)
     paused = Pauses(machine.disk)
     paused.put(lanes.values())

@@ -18,7 +18,8 @@ paused                 delivery      which relays an operator has paused, while 
 captured/              delivery      the local inbox
 followed.mark          control       how far control has read the ledger
 history.db             control       history and counters
-settings/              control       a settings snapshot for each role; the first by the supervisor
+settings/              control       a settings snapshot for each role; the first by the supervisor. And
+                                     `delivery.tokens`: refresh tokens in place of the configured ones
 settings.db            control       relays, rules and logins that were configured here; the vault's values
 certificates/          control       the shared certificate with its key, encrypted (PKCS#12)
 .dispatch-key          supervisor    the vault's key, unless it is kept elsewhere (DISPATCH_KEY_DIR)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dispatch.app.folders import CAPTURED, CONTENT
 from dispatch.app.machine import Machine
+from dispatch.app.token_keeping import TokenKeeping
 from dispatch.app.tokens import TokenSources
 from dispatch.mail.message import Message
 from dispatch.mime.departure import Departure, Signing
@@ -25,6 +26,7 @@ from dispatch.security.dkim_keys import load
 from dispatch.settings import Relay as RelaySettings
 from dispatch.settings import Settings, router
 from dispatch.settings.relay_keys import connections_max, hosts_of, idle_s, tls_mode
+from dispatch.settings.renewed_tokens import RenewedTokens
 from dispatch.smtp.client_auth import Credentials
 
 CAPTURES_MAX = 2 * BATCH_MAX
@@ -134,10 +136,11 @@ def deputies(settings: Settings, name: str) -> frozenset[str]:
 class Lanes:
     """Makes the lanes that the settings ask for, and keeps them in step with changed settings."""
 
-    def __init__(self, machine: Machine, report: Reporter) -> None:
+    def __init__(self, machine: Machine, report: Reporter, tokens: RenewedTokens | None = None) -> None:
+        """`tokens`: the refresh tokens that stand in place of configured ones."""
         self._machine = machine
         self._report = report
-        self._tokens = TokenSources(machine, report)
+        self._tokens = TokenSources(machine, report, tokens or {}, TokenKeeping(machine, report).keep)
         self._content_worker: Worker = machine.threads.worker("content")
         self._inbox_worker: Worker = machine.threads.worker("inbox")
         self._made: dict[str, tuple[object, ...]] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
@@ -17,6 +17,7 @@ from dispatch.app.folders import Folders
 from dispatch.observe import Reporter
 from dispatch.ports import Chance, Clock, Disk, Mark, Network, Resolver, Soon, Threads
 from dispatch.runtime.bus import BusServer, Handler, hint_path, socket_path
+from dispatch.runtime.bus_client import BusClient, BusError
 from dispatch.runtime.hints import HintListener, Hints
 from dispatch.runtime.machine import (
     MarkFile,
@@ -27,6 +28,8 @@ from dispatch.runtime.machine import (
     SystemThreads,
 )
 from dispatch.runtime.resolver import SystemResolver
+
+T = TypeVar("T")
 
 
 class Hearing(Protocol):
@@ -54,6 +57,10 @@ class Neighbours(Protocol):
         self, role: str, requests: msgspec.msgpack.Decoder[Any], handle: Handler[Any], report: Reporter
     ) -> Serving:
         """Be that role, and take its orders."""
+        ...
+
+    def ask(self, role: str, request: object, answers: msgspec.msgpack.Decoder[T]) -> T | BusError:
+        """Give that role an order; blocks until its answer. Raises `BusFault`."""
         ...
 
 
@@ -102,6 +109,10 @@ class LocalNeighbours:
         self, role: str, requests: msgspec.msgpack.Decoder[Any], handle: Handler[Any], report: Reporter
     ) -> BusServer[Any]:
         return BusServer(socket_path(self._run, role), requests, handle, report)
+
+    def ask(self, role: str, request: object, answers: msgspec.msgpack.Decoder[T]) -> T | BusError:
+        with BusClient(socket_path(self._run, role), answers) as client:
+            return client.ask(request)
 
 
 def this_machine(data: Path) -> Machine:

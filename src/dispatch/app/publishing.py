@@ -27,10 +27,20 @@ from dispatch.security.vault import Vault
 from dispatch.settings import Loaded, Settings, SettingsErrors, SettingsUnreadable, changes, load
 from dispatch.settings.keys import ROLES
 from dispatch.settings.model import Certificate
+from dispatch.settings.renewed_tokens import (
+    RenewedToken,
+    RenewedTokens,
+    packed,
+    publish_tokens,
+    still_good,
+    unpacked,
+)
 from dispatch.settings.snapshot import publish
 from dispatch.store.settings import SettingsStore
 
 EXPIRES_SOON_DAYS = 14
+_TOKENS = "relays.renewed_tokens"
+"""Where the store has the refresh tokens that servers gave in place of the configured ones."""
 
 
 def utc_now() -> datetime:
@@ -95,6 +105,7 @@ class Publisher:
         kept = self._kept(settings)
         shown = kept and Certificate(kept.identity.chain_pem, kept.identity.private_key)
         settings = msgspec.structs.replace(settings, certificate=shown)
+        self._put_tokens(still_good(self._tokens(), settings.relays))
         self.number = publish(self._folders.settings, settings, self._seals)
         self._report("settings_published", number=self.number)
         if self._in_force is not None:
@@ -112,6 +123,25 @@ class Publisher:
             for mistake in errors.mistakes:
                 self._report("reload_failed", why=str(mistake))
             raise MistakenSettings("the settings have mistakes; those in force stay") from None
+
+    # ------------------------------------------------------------ refresh tokens
+
+    def keep_token(self, relay: str, renewed: RenewedToken) -> None:
+        """Seal it, and have the next start of delivery use it; nothing else is published.
+
+        Raises `StoreFault`, `VaultFault` and `OSError`.
+        """
+        self._put_tokens({**self._tokens(), relay: renewed})
+
+    def _tokens(self) -> dict[str, RenewedToken]:
+        kept = self.store.secret(_TOKENS)
+        return {} if kept is None else unpacked(kept)
+
+    def _put_tokens(self, tokens: RenewedTokens) -> None:
+        if tokens != self._tokens():
+            with self.store.transaction():
+                self.store.put_secret(_TOKENS, packed(tokens))
+        publish_tokens(self._folders.settings, tokens, self._seals["delivery"])
 
     # ------------------------------------------------------------ the certificate
 

@@ -16,6 +16,7 @@
 - `changes`   the difference between two settings, and what of it needs a restart
 - `rules`     the rules, compiled for routing
 - `snapshot`  numbered snapshots on disk, each process told only what it may know
+- `renewed_tokens` refresh tokens that servers replaced, beside the snapshots
 - `requests`  what control is asked about settings, and answers
 - `reference` the page of the manual
 

@@ -1,7 +1,8 @@
 """What may be asked of control about the settings, and what it answers: the words of control's socket.
 
-Spoken by the command line; carried out by `dispatch.app.configuring`, in control or, where no relay runs, in
-the command itself. What a person got wrong is an answer, `Refused`, with every mistake; nothing was changed.
+Spoken by the command line, and by delivery of what only control may write. Carried out by
+`dispatch.app.configuring`, in control or, where no relay runs, in the command itself. What a person got wrong
+is an answer, `Refused`, with every mistake; nothing was changed.
 
 Secrets go one way: they are taken, and never given out.
 """
@@ -15,6 +16,7 @@ import msgspec
 
 from dispatch.mail.report import CheckStep
 from dispatch.settings.keys import Role
+from dispatch.settings.renewed_tokens import RenewedToken
 
 Value = str | int | float | bool | list[str | int | float]
 """As in the file; what is text may stand for any type, as on a command line."""
@@ -104,6 +106,13 @@ class ShowDkim(msgspec.Struct, frozen=True, tag="dkim"):
     """What makes the keys of all relays known that sign. Answered with `DkimShown`."""
 
 
+class KeepToken(msgspec.Struct, frozen=True, tag="keep-token"):
+    """Delivery's: a server has replaced the refresh token of a relay. Answered with `TokenKept`."""
+
+    relay: str
+    renewed: RenewedToken
+
+
 class Changed(msgspec.Struct, frozen=True, tag="changed"):
     number: int
     """Of the publication with the change."""
@@ -159,6 +168,10 @@ class DkimShown(msgspec.Struct, frozen=True, tag="dkim"):
     records: tuple[DkimRecord, ...]
 
 
+class TokenKept(msgspec.Struct, frozen=True, tag="token-kept"):
+    """It is on stable storage, and the next start of delivery uses it."""
+
+
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """What was asked cannot be; nothing was changed."""
 
@@ -176,5 +189,6 @@ Request = (
     | UploadCertificate
     | RemoveCertificate
     | ShowDkim
+    | KeepToken
 )
-Answer = Changed | Entries | CheckStep | CertificateShown | DkimShown | Refused
+Answer = Changed | Entries | CheckStep | CertificateShown | DkimShown | TokenKept | Refused

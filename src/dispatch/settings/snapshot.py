@@ -71,9 +71,9 @@ def publish(folder: Path, settings: Settings, seals: Seals | None = None) -> int
     number = 1 + max(_number(_path(folder, role)) for role in ROLES)
     for role in ROLES:
         with _naming(_path(folder, role)):
-            _replace(_path(folder, role), _encode(number, settings, role, seals))
+            replace_file(_path(folder, role), _encode(number, settings, role, seals))
     with _naming(folder):
-        _sync_folder(folder)
+        sync_folder(folder)
     return number
 
 
@@ -213,7 +213,8 @@ def _number(path: Path) -> int:
         raise
 
 
-def _replace(path: Path, content: bytes) -> None:
+def replace_file(path: Path, content: bytes) -> None:
+    """As a whole, and synced: who reads it sees the old content or the new one. `sync_folder` comes next."""
     beside = path.with_suffix(".new")
     # What a crash left there may have another mode; it is no use to anybody.
     beside.unlink(missing_ok=True)
@@ -225,7 +226,7 @@ def _replace(path: Path, content: bytes) -> None:
     beside.rename(path)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

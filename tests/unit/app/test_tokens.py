@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,6 +21,7 @@ from dispatch.queue.lane import Lane
 from dispatch.relays.oauth import ClientCredentials, RefreshToken
 from dispatch.relays.smtp import SmtpRelay
 from dispatch.settings import Relay, Settings
+from dispatch.settings.renewed_tokens import RenewedToken, RenewedTokens, consent_of
 
 APPLICATION = Relay(
     name="office",
@@ -49,7 +50,12 @@ class Rotating:
         return HttpAnswer(200, {}, msgspec.json.encode(granted))
 
 
-def sources(events: list[str], http: Rotating) -> tuple[TokenSources, SimulatedLoop]:
+def sources(
+    events: list[str],
+    http: Rotating,
+    renewed: RenewedTokens | None = None,
+    kept: Callable[[str, RenewedToken], None] | None = None,
+) -> tuple[TokenSources, SimulatedLoop]:
     clock = SimulatedLoop()
     machine = cast(Machine, SimpleNamespace(clock=clock, chance=SimulatedChance()))
 
@@ -57,7 +63,7 @@ def sources(events: list[str], http: Rotating) -> tuple[TokenSources, SimulatedL
         assert "newer" not in str(fields)
         events.append(event)
 
-    return TokenSources(machine, report, http), clock
+    return TokenSources(machine, report, renewed or {}, kept or (lambda relay, token: None), http), clock
 
 
 def test_settings_become_a_request() -> None:
@@ -109,6 +115,52 @@ async def test_a_replaced_refresh_token_is_told_once() -> None:
         clock.advance(60)
     assert events.count("token_rotated") == 1
     assert events.count("token_fetched") == 3
+
+
+@on_a_loop
+async def test_each_new_refresh_token_is_handed_on_with_the_consent_that_it_goes_back_to() -> None:
+    kept: list[tuple[str, RenewedToken]] = []
+    made, clock = sources([], Rotating(), kept=lambda *one: kept.append(one))
+    source = made.source(PERSON)
+    for _ in range(2):
+        await source(None)
+        clock.advance(60)
+    consent = consent_of(PERSON)
+    assert kept == [("office", RenewedToken(consent, f"newer{count}")) for count in (1, 2)]
+
+
+@on_a_loop
+async def test_a_start_goes_on_with_what_was_kept_unless_there_is_a_fresh_consent() -> None:
+    events: list[str] = []
+    for relay, used in (
+        (PERSON, b"kept"),
+        (msgspec.structs.replace(PERSON, oauth_client_id="b"), b"consent"),
+    ):
+        http = Rotating()
+        made, _ = sources(events, http, {"office": RenewedToken(consent_of(PERSON), "kept")})
+        await made.source(relay)(None)
+        assert b"refresh_token=" + used in http.asked[0]
+    assert events.count("token_rotated") == 1, "of the fresh consent; the other was told before"
+
+
+@on_a_loop
+async def test_a_relay_that_was_off_comes_back_with_its_newest_refresh_token() -> None:
+    http = Rotating()
+    made, _ = sources([], http)
+    await made.source(PERSON)(None)
+    made.keep(frozenset())
+    await made.source(PERSON)(None)
+    assert b"refresh_token=newer1" in http.asked[1]
+
+
+@on_a_loop
+async def test_what_a_lane_that_ends_was_given_does_not_replace_a_fresh_consent() -> None:
+    kept: list[tuple[str, RenewedToken]] = []
+    made, _ = sources([], Rotating(), kept=lambda *one: kept.append(one))
+    ending = made.source(PERSON)
+    made.source(msgspec.structs.replace(PERSON, oauth_refresh_token="fresh consent"))
+    await ending(None)
+    assert kept == []
 
 
 @on_a_loop
