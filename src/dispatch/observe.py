@@ -143,6 +143,10 @@ EVENTS: dict[str, Event] = {
     "no_relay": Event("warning", "No relay is configured: mail is captured, nothing leaves this machine."),
     "relay_disabled": Event("warning", "The default relay is disabled: its mail is held."),
     "rule_holds": Event("warning", "No relay of a routing rule is enabled: its mail is held."),
+    "pin_holds": Event(
+        "warning",
+        "The relay that mail must take, by its login or by its own word, cannot be used: it is held.",
+    ),
     "breaker_opened": Event("warning", "A relay failed too often; its mail waits."),
     "breaker_closed": Event("info", "A relay works again."),
     "token_fetched": Event("debug", "A relay has a new access token."),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import smtplib
 from collections.abc import Iterator
 
 import pytest
 from tests.scenarios.relay import Relay, until
 from tests.scenarios.upstream import STALL, Received, Upstream, always, at
+
+from dispatch.security.passwords import hash_password
 
 MESSAGES = 200
 LATER = {"retry_delays_seconds": [36_000]}
@@ -119,7 +122,7 @@ def test_a_person_releases_what_a_rule_holds_while_the_rule_stands(
     until(lambda: len(relay.queue("--state", "held")) == 2, "both are held")
     assert relay.json("queue", "release", held)["changed"] == 1
     story = relay.story_in_state(held, "delivered")
-    assert [each["move"] for each in story["timeline"]] == ["release", "deliver"]
+    assert [each["move"] for each in story["timeline"]] == ["hold", "release", "deliver"]
     assert [each.recipients for each in other.delivered] == [["b@example.net"]], "as if nothing held it"
     assert [row["id"] for row in relay.queue("--state", "held")] == [kept]
     assert not upstream.received
@@ -139,3 +142,43 @@ def test_a_rule_holds_mail_until_it_is_gone_and_a_person_releases_it(
     relay.cli("queue", "release", held)
     until(lambda: other.delivered, "released, it goes where the rules say now")
     assert other.delivered[0].recipients == ["b@example.net"]
+
+
+def test_a_login_is_pinned_to_its_relay_and_another_one_names_it(
+    relay: Relay, upstream: Upstream, other: Upstream
+) -> None:
+    password = hash_password("secret", rounds=4)
+    logins = [
+        f'[[logins]]\nname = "pinned"\npassword = "{password}"\nrelay = "other"',
+        f'[[logins]]\nname = "naming"\npassword = "{password}"\nmay_name_relay = true',
+    ]
+    first, last = tables(upstream, other, 'name = "rest"\nrecipient = "*"\nrelays = ["default"]')
+    first = first.replace('name = "upstream"', 'name = "default"')
+    relay.configure(first, "\n".join([last, *logins]), listener={"allow_unsecure_auth": True}).start()
+    content = b"X-Dispatch-Relay: other\r\nSubject: x\r\n\r\n%s\r\n"
+    for login in ("pinned", "naming", None):
+        with relay.client() as client:
+            if login is not None:
+                client.login(login, "secret")
+            client.sendmail("me@example.org", ["you@example.net"], content % (login or "nobody").encode())
+    until(lambda: len(upstream.delivered) + len(other.delivered) == 3, "all of it has arrived")
+    assert subjects(other.delivered) == {"pinned", "naming"}
+    assert subjects(upstream.delivered) == {"nobody"}
+    assert not any(b"X-Dispatch" in each.content for each in upstream.delivered + other.delivered)
+
+    off = last.replace('name = "other"', 'name = "other"\nenabled = false', 1)
+    relay.configure(first, "\n".join([off, *logins]), listener={"allow_unsecure_auth": True}).reload()
+    with relay.client() as client:
+        client.login("pinned", "secret")
+        client.sendmail("me@example.org", ["you@example.net"], content % b"later")
+    with relay.client() as client:
+        client.login("naming", "secret")
+        with pytest.raises(smtplib.SMTPDataError) as refused:
+            client.sendmail("me@example.org", ["you@example.net"], content % b"refused")
+    assert refused.value.smtp_code == 451
+    [row] = until(lambda: relay.queue("--state", "held"), "it is held")
+    assert row["reason"] == "the relay 'other' that it must take is disabled or missing"
+    assert [line["relay"] for line in relay.said("pin_holds")] == ["other"]
+    relay.configure(first, "\n".join([last, *logins]), listener={"allow_unsecure_auth": True}).reload()
+    relay.cli("queue", "release", row["id"])
+    until(lambda: len(other.delivered) == 3, "released, it takes its relay")

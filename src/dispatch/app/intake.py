@@ -73,7 +73,7 @@ def session_rules(settings: Settings, *, tls: bool) -> SessionRules:
 
 
 def acceptance_rules(settings: Settings, header_names: frozenset[str]) -> AcceptanceRules:
-    listener = settings.listener
+    listener, relays = settings.listener, settings.effective_relays()
     relay = settings.default_relay()
     return AcceptanceRules(
         listener.server_name,
@@ -83,6 +83,8 @@ def acceptance_rules(settings: Settings, header_names: frozenset[str]) -> Accept
         relay.name,
         relay.max_message_bytes or None,
         header_names,
+        {relay.name: relay.enabled for relay in relays},
+        {relay.name: relay.max_message_bytes for relay in relays if relay.max_message_bytes},
     )
 
 
@@ -97,6 +99,8 @@ def _known(login: Login) -> KnownLogin:
         AddressList.parse(login.allowed_senders),
         AddressList.parse(login.allowed_recipients),
         rates=parse_rates(login.rate),
+        relay=login.relay,
+        may_name_relay=login.may_name_relay,
     )
     networks = Networks.parse(login.allowed_cidrs) if login.allowed_cidrs else None
     return KnownLogin(rules, login.password, networks, login.tags, login.priority)

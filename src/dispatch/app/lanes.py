@@ -14,7 +14,7 @@ from dispatch.observe import Reporter
 from dispatch.policy.breaker import Breaker
 from dispatch.policy.concurrency import Window
 from dispatch.policy.limits import PERIOD_S, Rates, parse_rates
-from dispatch.policy.routing import Router, Routes
+from dispatch.policy.routing import Route, Router, Routes
 from dispatch.policy.schedule import RetryPlan
 from dispatch.ports import Relay, Worker
 from dispatch.queue.lane import READY_MAX, Lane, LaneRules
@@ -31,6 +31,8 @@ from dispatch.smtp.client_auth import Credentials
 
 CAPTURES_MAX = 2 * BATCH_MAX
 """Transactions that the inbox takes at once: one batch is written while the next one gathers."""
+PINS_TOLD_MAX = 100
+"""Relays of which it is told that they cannot be used: an import may bring any name."""
 LINE_S = 10.0
 """How long what stands ready for a relay with a rate may wait for it, as a rule."""
 
@@ -147,6 +149,8 @@ class Lanes:
         """What each lane was made of: it is made anew when any of this changes."""
         self.settings = Settings()
         self._router = Router((), "", ())
+        self._pins_told: set[str] = set()
+        """Relays that mail must take and that cannot be used: told once, until the settings change."""
 
     def make(self, settings: Settings, lanes: dict[str, Lane]) -> list[Lane]:
         """Add and replace lanes in `lanes`; returns those that are no longer used."""
@@ -168,6 +172,7 @@ class Lanes:
         for name, lane in lanes.items():
             lane.deputies = deputies(settings, name)
         self._router = router(settings)
+        self._pins_told.clear()
         default = self._router.default
         if not settings.relays:
             self._report("no_relay", inbox="dispatch inbox list")
@@ -178,7 +183,15 @@ class Lanes:
         return unused
 
     def routes_of(self, message: Message) -> Routes:
-        return self._router.routes(message, self._now_ms())
+        routes = self._router.routes(message, self._now_ms())
+        if message.pin and routes[0][0].held:
+            self._tell_of_pin(message.pin, routes[0][0])
+        return routes
+
+    def _tell_of_pin(self, relay: str, route: Route) -> None:
+        if relay not in self._pins_told and len(self._pins_told) < PINS_TOLD_MAX:
+            self._pins_told.add(relay)
+            self._report("pin_holds", relay=relay, why=route.hold_reason)
 
     def released_routes_of(self, message: Message) -> Routes:
         """As if no rule held mail."""

@@ -34,6 +34,13 @@ RecipientOption = Annotated[
 RateOption = Annotated[
     str, typer.Option("--rate", metavar="RATE", help='How much it may submit, like "100/minute".')
 ]
+RelayOption = Annotated[
+    str, typer.Option("--relay", metavar="NAME", help="The relay that all of its mail takes, and no other.")
+]
+MayNameOption = Annotated[
+    bool,
+    typer.Option("--may-name-relay", help="Its messages may name their relay themselves (X-Dispatch-Relay)."),
+]
 
 
 @app.command()
@@ -43,6 +50,8 @@ def add(
     sender: SenderOption = None,
     recipient: RecipientOption = None,
     rate: RateOption = "",
+    relay: RelayOption = "",
+    may_name_relay: MayNameOption = False,
     password_stdin: PasswordStdinOption = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
@@ -51,6 +60,10 @@ def add(
 ) -> None:
     """Make a login; its password is asked for."""
     keys = _keys(from_, sender, recipient, rate)
+    if relay:
+        keys["relay"] = relay
+    if may_name_relay:
+        keys["may_name_relay"] = True
     keys["password"] = hash_password(ask_password(f"Password of {name}", from_stdin=password_stdin))
     order = PutEntry(LOGINS, name, keys, "new")
     changed = ask_control(Sources(config, data, set_ or ()), order, Changed)

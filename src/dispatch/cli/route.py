@@ -29,11 +29,15 @@ from dispatch.cli.options import (
 )
 from dispatch.mail.envelope import Envelope, Recipient
 from dispatch.mail.message import Message, Origin, Summary
+from dispatch.policy.admission import Refusal, refuse_named_relay
 from dispatch.policy.conditions import BLANK, Facts, NoField, facts_of, parse_field
+from dispatch.policy.logins import pin_of
 from dispatch.policy.routing import Action, Considered, Route, Router, Rule
-from dispatch.settings import intake_router, router
+from dispatch.settings import Settings, intake_router, router
 from dispatch.settings.rule_keys import RuleSource
 from dispatch.smtp.grammar import read_path
+
+NAMING_FIELD = "x-dispatch-relay"
 
 app = new_group("See which relay would take a message, and why.")
 
@@ -45,18 +49,24 @@ class Asked(msgspec.Struct, frozen=True):
     rules: Router
     refusing: Router
     facts: Facts
+    refusal: Refusal | None
+    """After the end of data, for the relay that it names."""
+    ignored: bool
+    """It names a relay, and may not."""
 
     def decision(self, recipient: str) -> Route:
         """What intake says first, then what the queue would say."""
         sender, facts = self.message.envelope.reverse_path, self.facts
         refusal = self.refusing.refusal(sender, recipient, facts.origin, facts.now_ms)
-        return refusal or self.rules.route(sender, recipient, facts)
+        return refusal or self.rules.route(sender, recipient, facts, self.message.pin)
 
     def considered(self, recipient: str) -> tuple[Considered, ...]:
         return self.rules.explain(self.message.envelope.reverse_path, recipient, self.facts)
 
     def transactions(self) -> list[tuple[Route, list[str]]]:
         """Those whose recipients intake takes."""
+        if self.refusal is not None:
+            return []
         taken = tuple(
             recipient
             for recipient in self.message.envelope.recipients
@@ -94,7 +104,9 @@ def simulate(
 ) -> None:
     """Explain every rule for a message from FROM to each TO. Nothing is sent.
 
-    What is not given is not there: no login, no tags, no header fields, a size of 0."""
+    What is not given is not there: no login, no tags, no header fields, a size of 0. The relay pin of the
+    login goes before the rules; so does the header field X-Dispatch-Relay, where the login may name a
+    relay."""
     envelope = Envelope(
         _address(sender, null=True), tuple(Recipient(_address(recipient)) for recipient in recipients)
     )
@@ -104,14 +116,30 @@ def simulate(
     moment = wall_ms(at)
     now_ms = int(time.time() * 1000) if moment is None else moment
     message = Message(BLANK.id, now_ms, envelope, origin, summary, size)
-    asked = Asked(message, router(settings), intake_router(settings), facts_of(message, now_ms))
+    asked = _asked(settings, message, now_ms)
     if as_json:
         print_json(_fields(asked))
     else:
         _explain(asked)
 
 
+def _asked(settings: Settings, message: Message, now_ms: int) -> Asked:
+    named = tuple(dict.fromkeys(value for name, value in message.summary.headers if name == NAMING_FIELD))
+    relays = {relay.name: relay.enabled for relay in settings.effective_relays()}
+    known = {login.name: login for login in settings.logins if login.enabled}
+    login = known.get(message.origin.login or "")
+    may_name_relay = login is not None and login.may_name_relay
+    refusal = refuse_named_relay(named, relays) if may_name_relay else None
+    pin = "" if login is None or refusal else pin_of(login.relay, may_name_relay, named)
+    message = msgspec.structs.replace(message, pin=pin)
+    facts = facts_of(message, now_ms)
+    ignored = bool(named) and not may_name_relay
+    return Asked(message, router(settings), intake_router(settings), facts, refusal, ignored)
+
+
 def _explain(asked: Asked) -> None:
+    if asked.ignored:
+        typer.echo("X-Dispatch-Relay is ignored: this login may not name a relay.")
     envelope = asked.message.envelope
     for recipient in envelope.recipients:
         typer.echo(f"from {envelope.reverse_path or '<>'} to {recipient.address}")
@@ -120,6 +148,8 @@ def _explain(asked: Asked) -> None:
             typer.echo(f"  {_line(each)}")
         route = asked.decision(recipient.address)
         typer.echo(f"  → {_decision(route, _rule(considered, route))}")
+    if asked.refusal is not None:
+        typer.echo(f"The message is refused after its end of data: {asked.refusal.reply}")
     transactions = asked.transactions()
     if len(transactions) > 1:
         taken = sum(len(to) for _, to in transactions)
@@ -200,6 +230,8 @@ def _weights(route: Route, rule: Rule | None) -> dict[str, int]:
 def _fields(asked: Asked) -> dict[str, object]:
     return {
         "from": asked.message.envelope.reverse_path,
+        "pin": asked.message.pin,
+        "refused": str(asked.refusal.reply) if asked.refusal else None,
         "recipients": [
             _recipient_fields(asked, recipient.address) for recipient in asked.message.envelope.recipients
         ],

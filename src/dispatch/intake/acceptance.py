@@ -6,7 +6,7 @@ trace is put in front, and the record is appended; the answer follows from the l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import msgspec
@@ -17,7 +17,8 @@ from dispatch.mail.message import ContentFile, Message, Origin, Priority
 from dispatch.mail.reply import Reply, reply
 from dispatch.mime.inspect import Inspection, inspect
 from dispatch.mime.trace import WithType, front_fields, received_field
-from dispatch.policy.admission import Refusal, refuse_content, refuse_undurable
+from dispatch.policy.admission import Refusal, refuse_content, refuse_named_relay, refuse_undurable
+from dispatch.policy.logins import pin_of
 from dispatch.ports import AppendFault, Buffer, Chance, Clock, Log, Lsn
 from dispatch.spool.records import encode_mail
 
@@ -34,6 +35,16 @@ class AcceptanceRules(msgspec.Struct, frozen=True):
     """The largest message that a relay which routing could name takes."""
     header_names: frozenset[str] = frozenset()
     """The header fields, in small letters, that routing rules ask for."""
+    relays: Mapping[str, bool] = {}
+    """Those that a message may name, and whether they are switched on."""
+    relay_sizes: Mapping[str, int] = {}
+    """The largest message of each that has a limit, for mail that takes this one and no other."""
+
+    def size_limit(self, pin: str) -> tuple[str, int | None]:
+        """The relay whose limit counts for mail with this pin, and the limit."""
+        if pin:
+            return pin, self.relay_sizes.get(pin)
+        return self.relay, self.relay_size_bytes_max
 
 
 class Submission(msgspec.Struct, frozen=True):
@@ -49,6 +60,10 @@ class Submission(msgspec.Struct, frozen=True):
     priority: Priority = "normal"
     """Where the message does not say another one."""
     idempotency_key: str | None = None
+    pin: str = ""
+    """The relay that all mail of its login takes; empty: the rules say."""
+    may_name_relay: bool = False
+    """The message may name another one."""
 
 
 class Marked(msgspec.Struct, frozen=True):
@@ -109,6 +124,11 @@ class Acceptance:
     def refuse(self, submission: Submission, inspection: Inspection) -> Refusal | None:
         """Why this content is not kept; of a size that is not known yet (0) nothing is said."""
         rules = self.rules
+        if submission.may_name_relay:
+            refusal = refuse_named_relay(inspection.relays, rules.relays)
+            if refusal is not None:
+                return refusal
+        relay, relay_size_bytes_max = rules.size_limit(_pin(submission, inspection))
         return refuse_content(
             size_bytes=submission.size_bytes,
             size_bytes_max=rules.size_bytes_max,
@@ -116,8 +136,8 @@ class Acceptance:
             received_max=rules.received_max,
             own_received_count=inspection.own_received_count,
             own_received_max=rules.own_received_max,
-            relay=rules.relay,
-            relay_size_bytes_max=rules.relay_size_bytes_max,
+            relay=relay,
+            relay_size_bytes_max=relay_size_bytes_max,
         )
 
     def accept(self, submission: Submission, content: bytes, answered: Answered) -> None:
@@ -159,8 +179,13 @@ class Acceptance:
             file,
             marked.inspection.priority or submission.priority,
             submission.idempotency_key,
+            _pin(submission, marked.inspection),
         )
         self._log.append(encode_mail(message, content), partial(_appended, marked.id, answered))
+
+
+def _pin(submission: Submission, inspection: Inspection) -> str:
+    return pin_of(submission.pin, submission.may_name_relay, inspection.relays)
 
 
 def _appended(message_id: MessageId, answered: Answered, result: Lsn | AppendFault) -> None:

@@ -373,13 +373,17 @@ class SmtpSession:
         """Of the recipients that one RCPT stands for: all of them may be written to, or none is."""
         mail, rules = self._mail, self._desk.acceptance.rules
         assert mail is not None, "RCPT outside a transaction"
+        relay, relay_size_bytes_max = rules.size_limit("" if login is None else login.relay)
+        if login is not None and login.may_name_relay:
+            # Which one, only the content says.
+            relay_size_bytes_max = None
         for address in addresses:
             refusal = refuse_rcpt(
                 recipients=len(self._recipients) + len(addresses),
                 recipients_max=self._rules.recipients_max,
                 declared_size_bytes=mail.size_bytes,
-                relay=rules.relay,
-                relay_size_bytes_max=rules.relay_size_bytes_max,
+                relay=relay,
+                relay_size_bytes_max=relay_size_bytes_max,
                 recipient=address,
                 allowed_recipients=self._rules.allowed_recipients,
                 login=login,
@@ -413,7 +417,16 @@ class SmtpSession:
             with_type = _WITH[mail.smtputf8, origin.tls is not None, login is not None]
         if login is None:
             return Submission(envelope, origin, with_type, size_bytes)
-        return Submission(envelope, origin, with_type, size_bytes, login.tags, login.priority)
+        return Submission(
+            envelope,
+            origin,
+            with_type,
+            size_bytes,
+            login.tags,
+            login.priority,
+            pin=login.rules.relay,
+            may_name_relay=login.rules.may_name_relay,
+        )
 
     def _answered(
         self, origin: Origin, answer: Reply, message_id: MessageId | None, refusal: Refusal | None

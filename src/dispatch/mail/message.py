@@ -74,3 +74,5 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     priority: Priority = "normal"
     idempotency_key: str | None = None
     """What whoever submitted it calls it: the same key again is the same message, not another one."""
+    pin: str = ""
+    """The relay that it must take, by name, whatever the rules say. Empty: the rules say."""

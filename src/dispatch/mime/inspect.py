@@ -31,6 +31,7 @@ MESSAGE_ID_CHARS_MAX = 512
 MAILER_CHARS_MAX = 256
 TAGS_MAX = 20
 TAG_CHARS_MAX = 64
+RELAY_CHARS_MAX = 64
 WANTED_MAX = 50
 """Fields that rules ask for, of one message."""
 WANTED_CHARS_MAX = 998
@@ -41,7 +42,7 @@ _EMPTY_LINE = (b"\r\n", b"\n")
 _MBOX_LINES = re.compile(rb"(?:>?From [^\n]*\n)+")
 _FIELDS = re.compile(
     r"\n((?:[Rr](?i:eceived)|[Dd](?i:ate)|[Ss](?i:ubject)|[Mm](?i:essage-id)|[Ff](?i:rom)|[Uu](?i:ser-agent)"
-    r"|[Xx]-(?i:mailer|dispatch-(?:tag|priority))))[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)",
+    r"|[Xx]-(?i:mailer|dispatch-(?:tag|priority|relay))))[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)",
     re.ASCII,
 )
 """The first letters stand outside the case folding: so most lines are passed over after one character."""
@@ -66,6 +67,8 @@ class Inspection(msgspec.Struct, frozen=True, gc=False):
     """Offset of the empty line behind the last field, or of the content's end where there is none."""
     starts_with_body: bool
     """The first line is no field: an empty line must stand between what is put in front and the content."""
+    relays: tuple[str, ...] = ()
+    """What `X-Dispatch-Relay` says, each once: a message that is to be understood names one."""
 
 
 def header_end(content: bytes, start: int = 0) -> int:
@@ -100,6 +103,7 @@ def inspect(head_and_body: bytes, own_name: str, wanted: frozenset[str] = frozen
     first: dict[str, str] = {}
     received: list[str] = []
     raw_tags: list[str] = []
+    relays: dict[str, None] = {}
     # The line break in front makes the first line begin like every other.
     for name, value in _FIELDS.findall("\n" + head):
         name = name.lower()
@@ -107,6 +111,8 @@ def inspect(head_and_body: bytes, own_name: str, wanted: frozenset[str] = frozen
             received.append(value)
         elif name == "x-dispatch-tag":
             raw_tags.append(value)
+        elif name == "x-dispatch-relay":
+            relays[_text(value, RELAY_CHARS_MAX)] = None
         elif name not in first:
             first[name] = value
 
@@ -128,6 +134,7 @@ def inspect(head_and_body: bytes, own_name: str, wanted: frozenset[str] = frozen
         start,
         end,
         starts_with_body,
+        tuple(relays),
     )
 
 

@@ -12,6 +12,7 @@ address range, how full the disk is, what routing says, is known to the caller.
     RCPT          refuse_rcpt         recipient policy, suppression, rules, size of the relays, count
     first RCPT    RateLimits.refuse   rate of the address, of the login, over all
     end of data   refuse_content      size, size of the relays, loops
+                  refuse_named_relay  the relay that the message names
     the log       refuse_undurable
 
 The rate comes last, and once a message, with the first recipient that nothing else refuses: so what is
@@ -27,6 +28,7 @@ ceiling of None or 0 is none.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Literal
 
@@ -60,6 +62,7 @@ RefusalKind = Literal[
     "suppressed",
     "rule",
     "relay_size",
+    "relay",
     "recipients",
     "rate_address",
     "rate_login",
@@ -369,6 +372,37 @@ def refuse_content(
             f"{own_received_count} of our own Received fields, more than listener.max_own_received"
             f" ({own_received_max}): a loop through this server",
             "loop",
+        )
+    return None
+
+
+def refuse_named_relay(named: Sequence[str], relays: Mapping[str, bool]) -> Refusal | None:
+    """After the end of data, of a login that may name a relay. `named` is what `X-Dispatch-Relay` says, each
+    once; `relays` are those that are configured, and whether they are switched on.
+
+    Without the relay there is no way for the message: *unable to route* (RFC 3463, X.4.4). For good where
+    there is no such relay: trying it again would not make one. For now where it is switched off.
+    """
+    if not named:
+        return None
+    if len(named) > 1:
+        return Refusal(
+            reply(554, "5.6.0", "X-Dispatch-Relay names more than one relay"),
+            "X-Dispatch-Relay names more than one relay",
+            "relay",
+        )
+    (name,) = named
+    if name not in relays:
+        return Refusal(
+            reply(554, "5.4.4", "X-Dispatch-Relay names a relay that does not exist here"),
+            f"X-Dispatch-Relay names {showable(name)!r}, and no relay is called so",
+            "relay",
+        )
+    if not relays[name]:
+        return Refusal(
+            reply(451, "4.4.4", f"X-Dispatch-Relay names {name}, which is switched off; try again later"),
+            f"X-Dispatch-Relay names the relay {name}, which is switched off",
+            "relay",
         )
     return None
 

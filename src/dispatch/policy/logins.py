@@ -11,7 +11,7 @@ them. The list keeps a login from using another's name, and the null path is nob
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -106,6 +106,12 @@ ANYBODY = AddressList()
 """No condition."""
 
 
+def pin_of(relay: str, may_name_relay: bool, named: Sequence[str]) -> str:
+    """The relay that a message must take: of a login's rules, and what `X-Dispatch-Relay` says, which goes
+    before them where it counts at all. Empty: the rules say."""
+    return named[0] if may_name_relay and named else relay
+
+
 class LoginRules(msgspec.Struct, frozen=True):
     """One login's, as the settings have them. Its sources are facts, looked up where networks are known."""
 
@@ -116,6 +122,10 @@ class LoginRules(msgspec.Struct, frozen=True):
     """It may submit from addresses that `listener.allowed_cidrs` does not name."""
     rates: Rates | None = None
     """Its own; None: what holds for every login; empty: unlimited."""
+    relay: str = ""
+    """The relay that all of its mail takes; empty: the rules say."""
+    may_name_relay: bool = False
+    """A message of it may say itself which relay it takes (`X-Dispatch-Relay`)."""
 
     def permits_sender(self, reverse_path: str) -> bool:
         """The reverse-path as it stands in the envelope; the null one is empty and always permitted."""

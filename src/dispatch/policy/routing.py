@@ -10,9 +10,13 @@ matches, then by that of the sender (`patterns.Specificity`), then by the number
 that it has; then the place in the settings. The first match wins; what no rule matches takes the default
 relay. So a rule with two patterns is the same as two rules with one each.
 
+A message may have a *pin*, a relay that it must take: that of its login, or one that it names itself. It goes
+before all rules, and there is no other relay beside it. (At RCPT nobody knows what a message will name: a
+rule that refuses does so there, pin or none.)
+
 Mail never leaves through another relay by accident: a relay of a rule that is disabled or missing is passed
-over, and where none is left, or the default relay is disabled, the mail is held and says why. A copy whose
-relay is disabled is still asked for: it waits.
+over, and where none is left, or the default relay or that of a pin cannot be used, the mail is held and says
+why. A copy whose relay is disabled is still asked for: it waits.
 
 A route is derived from message, settings and, where a rule has windows of time, the time, so it can be
 derived again after a restart. It names all usable relays in the order in which they are to be tried. Where
@@ -50,7 +54,8 @@ from dispatch.policy.patterns import UNCONDITIONAL, Pattern, Specificity, plain_
 from dispatch.policy.route_index import AddressIndex, ConditionIndex
 
 DEFAULT_RULE = "default relay"
-"""No rule can be called so: names of rules have no spaces."""
+PIN = "relay pin"
+"""What stands for a rule where none decided. No rule can be called so: names of rules have no spaces."""
 
 
 class Action(StrEnum):
@@ -123,6 +128,13 @@ def default_route(relay: str, usable: Collection[str]) -> Route:
         reason = f"the default relay {relay!r} is disabled or missing"
         return Route((), DEFAULT_RULE, reason, Action.HOLD)
     return Route((relay,), DEFAULT_RULE)
+
+
+def pinned_route(relay: str, usable: Collection[str]) -> Route:
+    """The route of what must take this relay; `usable` names the relays that may be used."""
+    if relay not in usable:
+        return Route((), PIN, f"the relay {relay!r} that it must take is disabled or missing", Action.HOLD)
+    return Route((relay,), PIN)
 
 
 def route_of_rule(rule: Rule, usable: Collection[str]) -> Route:
@@ -207,8 +219,10 @@ class Router:
         held = {route.rule: route for route in self._routes[1:] if route.held}
         return [held[rule.name] for rule in self._rules if rule.name in held and rule.action is Action.RELAY]
 
-    def route(self, sender: str, recipient: str, facts: Facts = BLANK) -> Route:
+    def route(self, sender: str, recipient: str, facts: Facts = BLANK, pin: str = "") -> Route:
         """Addresses as they stand in the envelope; the null reverse-path is empty."""
+        if pin:
+            return pinned_route(pin, self._usable)
         cases = self._senders.cases(sender) & self._recipients.cases(recipient)
         return self._first(self._satisfied(cases, facts), facts.id)
 
@@ -216,6 +230,8 @@ class Router:
         """Every recipient once. Those with whom the same is done go together, whichever rules said so;
         the route then names the rule of the first of them. `now_ms` by the wall clock."""
         recipients = message.envelope.recipients
+        if message.pin:
+            return ((pinned_route(message.pin, self._usable), tuple(range(len(recipients)))),)
         open_cases = 0
         if self._conditions:
             open_cases = self._senders.cases(message.envelope.reverse_path)

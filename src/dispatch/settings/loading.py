@@ -330,14 +330,23 @@ def _unknown_relays(rule: Rule, known: Sequence[str]) -> Iterator[_Wrong]:
     named = [("relays", f"[{place}]", name) for place, name in enumerate(rule.relays)]
     for key, place, name in [*named, ("copy_to", "", rule.copy_to)]:
         if name not in known:
-            near = get_close_matches(name, known, 1)
-            remedy = f"did you mean {near[0]}?" if near else f"write one of {', '.join(known)}"
-            yield key, place, f'there is no relay called "{name}"', remedy
+            yield key, place, *_no_relay(name, known)
+
+
+def _no_relay(name: str, known: Sequence[str]) -> tuple[str, str]:
+    """What is wrong, and what to do."""
+    near = get_close_matches(name, known, 1)
+    remedy = f"did you mean {near[0]}?" if near else f"write one of {', '.join(known)}"
+    return f'there is no relay called "{name}"', remedy
 
 
 def _check_logins(settings: Settings, values: _Values) -> Iterator[Mistake]:
+    known = [relay.name for relay in settings.effective_relays()]
     for login in settings.logins:
         path = f"{LOGINS}.{login.name}"
+        if login.relay and login.relay not in known:
+            what, remedy = _no_relay(login.relay, known)
+            yield Mistake(values.origins[f"{path}.relay"], f"{_shown_path(path)}.relay", what, remedy)
         if not login.password and f"{path}.password" not in values.unfit:
             remedy = "write a hash of its password: `dispatch login hash` makes one"
             yield Mistake(values.begun[path], f"{_shown_path(path)}.password", "is missing", remedy)
@@ -379,5 +388,8 @@ def _warnings(settings: Settings, ignored: Sequence[str]) -> Iterator[str]:
     for rule in settings.rules:
         if rule.enabled and rule.relays and not usable & set(rule.relays):
             yield f"rules.{rule.name}: none of its relays is enabled, its mail is held"
+    for login in settings.logins:
+        if login.enabled and login.relay and login.relay not in usable:
+            yield f"logins.{login.name}: its relay {login.relay} is not enabled, its mail is held"
     if not settings.relays:
         yield "no relay is configured: all mail is captured on this machine, nothing leaves it"

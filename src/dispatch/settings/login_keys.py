@@ -84,3 +84,22 @@ class Login(Section, frozen=True, kw_only=True):
             "The priority of its mail, where a message does not say another (X-Dispatch-Priority).",
         ),
     ] = "normal"
+    relay: Annotated[
+        str,
+        live(
+            "intake",
+            NAME,
+            """The relay that all of its mail takes, and no other: it goes before the rules. While that relay
+            is switched off, its mail is held. A message keeps the relay that it was accepted for.""",
+            default_words="as the rules say",
+        ),
+    ] = ""
+    may_name_relay: Annotated[
+        bool,
+        live(
+            "intake",
+            _FLAG,
+            """A message of it may name the relay that it takes, in the header field X-Dispatch-Relay, which
+            goes before the login's own relay. From everybody else the field is ignored.""",
+        ),
+    ] = False

@@ -114,7 +114,7 @@ class Relay(Sending, frozen=True, kw_only=True):
     enabled: Annotated[
         bool,
         live(
-            "delivery",
+            "intake delivery",
             _FLAG,
             "Mail for a relay that is switched off waits. It never goes to another relay by accident.",
         ),

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dispatch.cli import run
+from dispatch.security.passwords import hash_password
 
 CONFIG = """\
 [[relays]]
@@ -211,3 +212,53 @@ def test_facts_that_cannot_be_are_refused(
 ) -> None:
     assert run(["route", "simulate", "a@b.c", "d@e.f", "--config", config, *option]) == os.EX_USAGE
     assert capsys.readouterr().out == ""
+
+
+LOGINS = f"""
+[[logins]]
+name = "shop"
+password = "{hash_password("secret", rounds=4)}"
+relay = "off"
+
+[[logins]]
+name = "app"
+password = "{hash_password("secret", rounds=4)}"
+relay = "main"
+may_name_relay = true
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "last"),
+    [
+        (["--login", "app"], "  → relay main, by relay pin"),
+        (["--login", "app", "--header", "X-Dispatch-Relay: bulk"], "  → relay bulk, by relay pin"),
+        (["--login", "shop"], "  → held: the relay 'off' that it must take is disabled or missing"),
+        (["--header", "X-Dispatch-Relay: main"], "  → relay bulk, by news; behind it main"),
+        (
+            ["--login", "app", "--header", "X-Dispatch-Relay: nowhere"],
+            "The message is refused after its end of data: 554 5.4.4 X-Dispatch-Relay names a relay that does"
+            " not exist here",
+        ),
+    ],
+)
+def test_relay_pins_go_before_the_rules(
+    config: str, capsys: pytest.CaptureFixture[str], given: list[str], last: str
+) -> None:
+    Path(config).write_text(CONFIG + LOGINS)
+    assert run(["route", "simulate", "news-1@example.org", "a@b.example", "--config", config, *given]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[-1] == last
+    assert ("is ignored" in told[0]) is (given[0] == "--header")
+
+
+def test_relay_pins_as_json(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path(config).write_text(CONFIG + LOGINS)
+    arguments = ["news-1@example.org", "a@b.example", "--config", config, "--json", "--login", "app"]
+    assert run(["route", "simulate", *arguments]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["pin"], told["refused"]) == ("main", None)
+    assert told["transactions"] == [{"relays": ["main"], "held": None, "to": ["a@b.example"]}]
+    assert run(["route", "simulate", *arguments, "--header", "X-Dispatch-Relay: off"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["refused"].startswith("451 4.4.4") and told["transactions"] == []

@@ -244,3 +244,73 @@ def test_a_handshake_that_hangs_ends_without_a_word(door: Door) -> None:
     session.drain()
     assert not wire.closed, "it is in the middle of something"
     assert session.expire() and wire.closed and wire.said == b""
+
+
+NAMING = b"X-Dispatch-Relay: bulk\r\n" + MESSAGE
+
+
+def send(door: Door, content: bytes, **rules: object) -> list[str]:
+    """The answer to its end of data, of a login with these rules."""
+    know(door, **rules)
+    session, wire = open_session(door)
+    say(door, session, wire, plain("app", PASSWORD), mail(), rcpt(), b"DATA\r\n")
+    session.received(content + b".\r\n")
+    if door.log.waiting:
+        door.log.answer()
+    return wire.heard()
+
+
+def relays(door: Door, **switched_on: bool) -> None:
+    door.acceptance.rules = msgspec.structs.replace(
+        door.acceptance.rules, relays=switched_on, relay_sizes={"bulk": 1000}
+    )
+
+
+@pytest.mark.parametrize(
+    ("rules", "pin"),
+    [
+        ({}, ""),
+        ({"relay": "smarthost"}, "smarthost"),
+        ({"may_name_relay": True}, "bulk"),
+        ({"relay": "smarthost", "may_name_relay": True}, "bulk"),
+    ],
+)
+def test_a_relay_pin_is_kept_with_the_message(door: Door, rules: dict[str, object], pin: str) -> None:
+    relays(door, bulk=True, smarthost=False)
+    assert send(door, NAMING, **rules) == ["250"]
+    assert door.log.messages[0][0].pin == pin
+
+
+def test_without_a_login_no_message_names_its_relay(door: Door) -> None:
+    relays(door, bulk=True)
+    session, wire = open_session(door)
+    assert say(door, session, wire, mail(), rcpt(), b"DATA\r\n") == ["250", "250", "354"]
+    session.received(NAMING + b".\r\n")
+    assert door.log.messages[0][0].pin == ""
+
+
+@pytest.mark.parametrize(("switched_on", "answer"), [({}, "554"), ({"bulk": False}, "451")])
+@pytest.mark.parametrize("body_bytes", [0, 2 << 20], ids=["small", "in a file"])
+def test_a_message_that_names_a_relay_that_cannot_be_used_is_not_kept(
+    door: Door, switched_on: dict[str, bool], answer: str, body_bytes: int
+) -> None:
+    relays(door, **switched_on)
+    door.acceptance.rules = msgspec.structs.replace(door.acceptance.rules, relay_sizes={})
+    content = NAMING + b"x" * 78 * (body_bytes // 80) + b"\r\n"
+    assert send(door, content, may_name_relay=True) == [answer]
+    door.loop.settle()
+    assert door.refusals[-1].kind == "relay" and not door.log.records and not door.files
+
+
+def test_the_limit_of_a_pinned_relay_counts_and_of_no_other(door: Door) -> None:
+    relays(door, bulk=True, smarthost=True)
+    declared = b"MAIL FROM:<a@example.org> SIZE=1001\r\n"
+    for rules, answers in (({"relay": "bulk"}, "552"), ({}, "250"), ({"may_name_relay": True}, "250")):
+        know(door, **rules)
+        session, wire = open_session(door)
+        said = say(door, session, wire, plain("app", PASSWORD), declared, rcpt())
+        assert said == ["235", "250", answers], rules
+    large = NAMING + b"x" * 1000 + b"\r\n"
+    assert send(door, large, may_name_relay=True) == ["552"]
+    assert "relay bulk" in door.refusals[-1].reason
+    assert send(door, large, relay="smarthost") == ["250"], "the default relay's limit is no matter here"

@@ -196,3 +196,10 @@ def test_a_header_section_of_megabytes_is_read_in_part() -> None:
 
 def test_the_header_end_of_a_first_block_without_empty_line_is_its_length() -> None:
     assert header_end(b"Subject: a\r\nTo: b") == 17
+
+
+def test_the_relays_that_a_message_names_each_once() -> None:
+    assert inspect(b"Subject: a\r\n\r\nX-Dispatch-Relay: body\r\n").relays == ()
+    assert inspect(b"x-dispatch-RELAY :\r\n bulk \r\nX-Dispatch-Relay: bulk\r\n\r\n").relays == ("bulk",)
+    assert inspect(b"X-Dispatch-Relay: b\r\nX-Dispatch-Relay: a\r\n\r\n").relays == ("b", "a")
+    assert inspect(b"X-Dispatch-Relay:\r\n\r\n").relays == ("",)

@@ -12,6 +12,7 @@ from dispatch.policy.admission import (
     refuse_connection,
     refuse_content,
     refuse_mail,
+    refuse_named_relay,
     refuse_rcpt,
     refuse_undurable,
 )
@@ -239,7 +240,7 @@ def test_everything_is_wrong_with_a_client_and_it_is_told_one_thing_after_the_ot
 
 def test_every_kind_has_a_row() -> None:
     asked = {row[3] for row in ROWS}
-    elsewhere = {"connections", "connections_per_address", "login", "loop", "newline", "spool"}
+    elsewhere = {"connections", "connections_per_address", "login", "loop", "newline", "relay", "spool"}
     assert set(get_args(RefusalKind)) == asked | elsewhere | {"rate_address", "rate_login", "rate_global"}
 
 
@@ -387,3 +388,35 @@ def test_a_message_that_came_to_nothing_is_not_counted() -> None:
         limits.give_back("2001:db8::1", ROAMER)
     assert limits.refuse(NOW_S, "2001:db8::1", ROAMER) is None
     assert kind_of(limits.refuse(NOW_S, "2001:db8::1", ROAMER)) == "rate_address"
+
+
+RELAYS = {"smarthost": True, "bulk": False}
+
+
+@pytest.mark.parametrize("named", [(), ("smarthost",)])
+def test_a_relay_that_is_there_may_be_named(named: tuple[str, ...]) -> None:
+    assert refuse_named_relay(named, RELAYS) is None
+
+
+@pytest.mark.parametrize(
+    ("named", "answer"),
+    [
+        (("gone",), "554 5.4.4"),
+        (("Smarthost",), "554 5.4.4"),
+        (("",), "554 5.4.4"),
+        (("bulk",), "451 4.4.4"),
+        (("smarthost", "bulk"), "554 5.6.0"),
+    ],
+)
+def test_a_relay_that_cannot_be_used_is_refused_and_never_replaced(
+    named: tuple[str, ...], answer: str
+) -> None:
+    refusal = refuse_named_relay(named, RELAYS)
+    assert told(refusal) == answer
+    assert refusal is not None and refusal.kind == "relay"
+
+
+def test_what_a_stranger_calls_a_relay_is_shown_to_the_operator_and_not_sent_back() -> None:
+    refusal = refuse_named_relay(("a\x1b[2J",), RELAYS)
+    assert refusal is not None
+    assert "\x1b" not in refusal.reason and "[2J" in refusal.reason and "[2J" not in refusal.reply.text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dispatch.policy.logins import AddressList, LoginRules
+from dispatch.policy.logins import AddressList, LoginRules, pin_of
 from dispatch.policy.patterns import NoPattern, parse_pattern, plain_address
 
 PATTERNS = [
@@ -92,3 +92,21 @@ def test_more_addresses_than_are_remembered_are_answered_all_the_same() -> None:
     for number in range(5000):
         assert listed.allows(f"a{number}@example.org")
         assert not listed.allows(f"b{number}@example.org")
+
+
+@pytest.mark.parametrize(
+    ("relay", "may_name_relay", "named", "pin"),
+    [
+        ("", False, (), ""),
+        ("own", False, (), "own"),
+        ("own", False, ("other",), "own"),
+        ("", False, ("other",), ""),
+        ("", True, ("other",), "other"),
+        ("own", True, ("other",), "other"),
+        ("own", True, (), "own"),
+    ],
+)
+def test_the_relay_that_a_message_names_counts_only_where_its_login_may(
+    relay: str, may_name_relay: bool, named: tuple[str, ...], pin: str
+) -> None:
+    assert pin_of(relay, may_name_relay, named) == pin

@@ -9,7 +9,7 @@ from dispatch.mail.ids import MessageId
 from dispatch.mail.message import Message, Origin, Summary
 from dispatch.policy.conditions import BLANK, Condition, Facts, Header, Login, Size, Source, Tag, parse_field
 from dispatch.policy.patterns import parse_pattern, split_patterns
-from dispatch.policy.routing import DEFAULT_RULE, Action, Route, Router, Routes, Rule
+from dispatch.policy.routing import DEFAULT_RULE, PIN, Action, Route, Router, Routes, Rule
 
 USABLE = {"smarthost", "bulk", "backup"}
 
@@ -282,3 +282,29 @@ def test_rules_name_the_header_fields_that_they_ask_for() -> None:
     fields = Header((parse_field("X-One"), parse_field("X-Two: 2"))), Header((parse_field("X-Off"),))
     rules = router(rule("a", conditions=fields[:1]), rule("b", conditions=fields[1:], enabled=False))
     assert rules.header_names == {"x-one", "x-two"}
+
+
+def pinned(rules: Router, relay: str, *recipients: str) -> Routes:
+    envelope = Envelope("me@example.org", tuple(map(Recipient, recipients)))
+    return rules.routes(
+        Message(BLANK.id, 0, envelope, BLANK.origin, BLANK.summary, 0, pin=relay), BLANK.now_ms
+    )
+
+
+def test_a_pin_goes_before_every_rule_and_knows_one_relay() -> None:
+    rules = router(
+        rule("two", "example.net", "", "smarthost", "backup"),
+        rule("review", "example.com", action=Action.HOLD),
+        rule("drop", "example.org", action=Action.DISCARD),
+    )
+    to = ("a@example.net", "b@example.com", "c@example.org", "d@x.org")
+    assert pinned(rules, "bulk", *to) == ((Route(("bulk",), PIN), (0, 1, 2, 3)),)
+    assert rules.route("me@example.org", "b@example.com", pin="bulk") == Route(("bulk",), PIN)
+    assert pinned(rules.released, "bulk", *to) == pinned(rules, "bulk", *to)
+
+
+def test_a_pin_whose_relay_cannot_be_used_holds_mail_and_says_so() -> None:
+    ((route, indexes),) = pinned(router(rule("r", "example.net")), "gone", "a@example.net", "b@x.org")
+    assert (route.relays, route.action, indexes) == ((), Action.HOLD, (0, 1))
+    assert route.hold_reason == "the relay 'gone' that it must take is disabled or missing"
+    assert pinned(router().released, "gone", "a@example.net")[0][0].held, "also once it is released"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from dispatch.security.passwords import hash_password
 from dispatch.settings import Loaded, Mistake, Origin, SettingsErrors, SettingsUnreadable, load
 
 NOWHERE = Path("/nonexistent/dispatch.toml")
@@ -270,3 +271,29 @@ def test_disk_levels_must_come_one_after_the_other() -> None:
     (mistake,) = mistakes(None, None, "spool.disk_throttle_mb=100")
     assert mistake.path == "spool.disk_throttle_mb"
     assert mistake.what == "disk_suspend_mb (200) is above disk_throttle_mb (100)"
+
+
+PINNED = """
+[[relays]]
+name = "main"
+host = "192.0.2.1"
+default = true
+[[relays]]
+name = "bulk"
+host = "192.0.2.2"
+enabled = false
+[[logins]]
+name = "app"
+password = "%s"
+relay = "%s"
+"""
+
+
+def test_a_login_is_pinned_to_a_relay_that_there_is(tmp_path: Path) -> None:
+    hashed = hash_password("secret", rounds=4)
+    [mistake] = mistakes(PINNED % (hashed, "bukl"), folder=tmp_path)
+    assert str(mistake).endswith('logins.app.relay: there is no relay called "bukl"; did you mean bulk?')
+    found = loaded(PINNED % (hashed, "bulk"), folder=tmp_path)
+    assert found.settings.logins[0].relay == "bulk"
+    assert "logins.app: its relay bulk is not enabled, its mail is held" in found.warnings
+    assert not loaded(PINNED % (hashed, "main"), folder=tmp_path).warnings
