@@ -143,6 +143,11 @@ EVENTS: dict[str, Event] = {
     "no_relay": Event("warning", "No relay is configured: mail is captured, nothing leaves this machine."),
     "relay_disabled": Event("warning", "The default relay is disabled: its mail is held."),
     "rule_holds": Event("warning", "No relay of a routing rule is enabled: its mail is held."),
+    "suppressions_changed": Event("info", "Addresses were put on the suppression list, or taken off it."),
+    "suppressions_unreadable": Event(
+        "error",
+        "A process cannot read the suppression list; it goes on with what it has, which may be none.",
+    ),
     "pin_holds": Event(
         "warning",
         "The relay that mail must take, by its login or by its own word, cannot be used: it is held.",

@@ -39,6 +39,7 @@ from dispatch.mail.ids import MessageId
 from dispatch.mail.report import Report
 from dispatch.observe import Reporter
 from dispatch.outcomes.service import ControlService
+from dispatch.policy.suppression import SuppressionList
 from dispatch.ports import Transaction
 from dispatch.queue.service import DeliveryService
 from dispatch.relays.smtp import SmtpRelay
@@ -111,6 +112,7 @@ class Watch:
         self._relay = relay
         self._number = relay.settings_number
         self.settings = relay.settings
+        self.suppressed = SuppressionList()
 
     def changed(self) -> bool:
         return self._number != self._relay.settings_number

@@ -26,6 +26,7 @@ from dispatch.settings import Loaded, Settings, SettingsErrors, SettingsUnreadab
 from dispatch.settings.changes import values_of
 from dispatch.settings.model import KEYS, RELAYS, REPEATED
 from dispatch.settings.requests import (
+    AddSuppressions,
     Answer,
     CertificateFacts,
     CertificateShown,
@@ -37,21 +38,30 @@ from dispatch.settings.requests import (
     GenerateCertificate,
     KeepToken,
     ListEntries,
+    ListSuppressions,
     Publish,
     PutEntry,
     Refused,
     RemoveCertificate,
     RemoveEntry,
+    RemoveSuppressions,
     Request,
     ShowCertificate,
-    TestRelay,
     ShowDkim,
+    Suppressions,
+    TestRelay,
     TokenKept,
     UploadCertificate,
 )
+from dispatch.smtp.grammar import is_address
 from dispatch.store.sqlite import StoreFault
 
 MASK = "***"
+OPERATOR = "operator"
+SUPPRESSIONS_MAX = 1_000_000
+"""Bounds what every process holds of the list (8 MB), and how long a change takes (a second or two)."""
+LISTED_MAX = 1000
+"""Suppressions in one answer."""
 
 Done = TypeVar("Done")
 
@@ -126,6 +136,13 @@ class Configuring:
             case KeepToken(relay, renewed):
                 self._publisher.keep_token(relay, renewed)
                 return TokenKept()
+            case AddSuppressions():
+                return self._suppress(request)
+            case RemoveSuppressions(addresses):
+                return self._unsuppress(addresses)
+            case ListSuppressions(part, after):
+                found = self._publisher.store.suppressions.listed(part, after, LISTED_MAX + 1)
+                return Suppressions(tuple(found[:LISTED_MAX]), more=len(found) > LISTED_MAX)
             case _:
                 assert_never(request)
 
@@ -187,6 +204,35 @@ class Configuring:
             ) from error
         self.published(settings)
         return Changed(self._publisher.number, remarks)
+
+    # ------------------------------------------------------------ the suppression list
+
+    def _suppress(self, request: AddSuppressions) -> Answer:
+        mistakes = tuple(
+            f"{address!r} is no address; write it like alice@example.org"
+            for address in request.addresses
+            if not is_address(address)
+        )
+        if mistakes:
+            return Refused(mistakes)
+        store, now_ms = self._publisher.store, int(self._publisher.now().timestamp() * 1000)
+        with store.transaction():
+            count = store.suppressions.add(request.addresses, request.reason, OPERATOR, now_ms)
+            if store.suppressions.count() > SUPPRESSIONS_MAX:
+                raise _CannotBe(f"the suppression list takes {SUPPRESSIONS_MAX} addresses: remove some")
+        return self._suppressions_changed(count, 0)
+
+    def _unsuppress(self, addresses: tuple[str, ...]) -> Changed:
+        store = self._publisher.store
+        with store.transaction():
+            count = store.suppressions.remove(addresses)
+        return self._suppressions_changed(0, count)
+
+    def _suppressions_changed(self, added: int, removed: int) -> Changed:
+        if not added and not removed:
+            return Changed(self._publisher.number, count=0)
+        self._report("suppressions_changed", added=added, removed=removed)
+        return msgspec.structs.replace(self._publish(), count=added + removed)
 
     # ------------------------------------------------------------ the certificate
 

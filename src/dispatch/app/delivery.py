@@ -88,6 +88,7 @@ async def start_delivery(
     stores = _open_stores(machine, watch.settings, doubt, report)
     lanes: dict[str, Lane] = {}
     maker = Lanes(machine, report, tokens)
+    maker.suppressed = watch.suppressed
     maker.make(watch.settings, lanes)
     paused = Pauses(machine.disk)
     paused.put(lanes.values())
@@ -134,6 +135,7 @@ async def start_delivery(
     def apply() -> None:
         new = watch.take()
         if new is not None:
+            maker.suppressed = watch.suppressed
             unused = maker.make(new, lanes)
             paused.put(lanes.values())
             service.retire(unused)
@@ -231,6 +233,7 @@ def _make_queue(
         in_hand=InHand(folders.in_hand, IN_HAND_SLOTS),
         route=maker.routes_of,
         route_released=maker.released_routes_of,
+        suppressed=maker.suppressed_of,
         plan=retry_plan(maker.settings),
         prepare=partial(_prepare, machine.disk, files_worker, report),
         remove_files=partial(_remove_files, stores.content, report),

@@ -19,8 +19,10 @@ captured/              delivery      the local inbox
 followed.mark          control       how far control has read the ledger
 history.db             control       history and counters
 settings/              control       a settings snapshot for each role; the first by the supervisor. And
-                                     `delivery.tokens`: refresh tokens in place of the configured ones
-settings.db            control       relays, rules and logins that were configured here; the vault's values
+                                     `delivery.tokens`, refresh tokens in place of the configured ones; and
+                                     digests of the suppression list
+settings.db            control       relays, rules and logins that were configured here; the vault's values;
+                                     the suppression list
 certificates/          control       the shared certificate with its key, encrypted (PKCS#12)
 .dispatch-key          supervisor    the vault's key, unless it is kept elsewhere (DISPATCH_KEY_DIR)
 applied-<role>.mark    that role     the number of the settings that it works by

@@ -159,6 +159,7 @@ class InForce:
             credentials=Credentials(machine.clock, verifier, lockout, known_logins(settings)),
             rates=RateLimits(Limits(), Limits(), Bucket(())),
             refused_by=self._refused_by,
+            suppressed=self._suppressed,
         )
         self.listener = SmtpListener(self.desk, connection_rules(settings), machine.network, report)
         self._certificate: bytes | None = None
@@ -199,6 +200,9 @@ class InForce:
 
     def _refused_by(self, sender: str, recipient: str, origin: Origin) -> Route | None:
         return self._router.refusal(sender, recipient, origin, int(self._clock.wall() * 1000))
+
+    def _suppressed(self, recipient: str) -> bool:
+        return self._watch.settings.listener.reject_suppressed and self._watch.suppressed.holds(recipient)
 
     def _level(self) -> DiskLevel:
         if self._starts.remember():

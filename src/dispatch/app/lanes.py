@@ -16,6 +16,7 @@ from dispatch.policy.concurrency import Window
 from dispatch.policy.limits import PERIOD_S, Rates, parse_rates
 from dispatch.policy.routing import Route, Router, Routes
 from dispatch.policy.schedule import RetryPlan
+from dispatch.policy.suppression import SuppressionList, without_suppressed
 from dispatch.ports import Relay, Worker
 from dispatch.queue.lane import READY_MAX, Lane, LaneRules
 from dispatch.queue.large_content import opener
@@ -149,6 +150,7 @@ class Lanes:
         """What each lane was made of: it is made anew when any of this changes."""
         self.settings = Settings()
         self._router = Router((), "", ())
+        self.suppressed = SuppressionList()
         self._pins_told: set[str] = set()
         """Relays that mail must take and that cannot be used: told once, until the settings change."""
 
@@ -186,7 +188,11 @@ class Lanes:
         routes = self._router.routes(message, self._now_ms())
         if message.pin and routes[0][0].held:
             self._tell_of_pin(message.pin, routes[0][0])
-        return routes
+        return without_suppressed(routes, self.suppressed_of(message))
+
+    def suppressed_of(self, message: Message) -> frozenset[int]:
+        """The indexes of its recipients that must not be tried."""
+        return self.suppressed.among(message.envelope.recipients)
 
     def _tell_of_pin(self, relay: str, route: Route) -> None:
         if relay not in self._pins_told and len(self._pins_told) < PINS_TOLD_MAX:

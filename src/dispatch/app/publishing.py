@@ -36,6 +36,7 @@ from dispatch.settings.renewed_tokens import (
     unpacked,
 )
 from dispatch.settings.snapshot import publish
+from dispatch.settings.suppressed import SuppressedDamaged, load_suppressed, publish_suppressed
 from dispatch.store.settings import SettingsStore
 
 EXPIRES_SOON_DAYS = 14
@@ -106,6 +107,7 @@ class Publisher:
         shown = kept and Certificate(kept.identity.chain_pem, kept.identity.private_key)
         settings = msgspec.structs.replace(settings, certificate=shown)
         self._put_tokens(still_good(self._tokens(), settings.relays))
+        self._publish_suppressed()
         self.number = publish(self._folders.settings, settings, self._seals)
         self._report("settings_published", number=self.number)
         if self._in_force is not None:
@@ -114,6 +116,17 @@ class Publisher:
             if restart:
                 self._report("settings_need_restart", keys=", ".join(restart))
         return settings
+
+    def _publish_suppressed(self) -> None:
+        """Where what is published is another list than the database's, or cannot be read."""
+        suppressions, folder = self.store.suppressions, self._folders.settings
+        number = suppressions.number
+        try:
+            published, _ = load_suppressed(folder)
+        except SuppressedDamaged:
+            published = -1
+        if published != number:
+            publish_suppressed(folder, number, suppressions.digests())
 
     def reload(self) -> Settings:
         """`publish` where nobody waits for the answer: `MistakenSettings` after each mistake was reported."""

@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Protocol
 
 from dispatch.observe import Reporter
+from dispatch.policy.suppression import SuppressionList
 from dispatch.ports import Mark
 from dispatch.security.vault import Vault
 from dispatch.settings import Role, Settings
 from dispatch.settings.snapshot import NoSnapshot, load
+from dispatch.settings.suppressed import SUPPRESSED, SuppressedDamaged, load_suppressed
 
 
 class Watch(Protocol):
     """One role's view of the settings."""
 
     settings: Settings
+    suppressed: SuppressionList
+    """Addresses that must not be tried; another one only after `take` had something new."""
 
     def changed(self) -> bool:
         """Cheap enough to be asked each second."""
@@ -49,8 +53,11 @@ class SettingsWatch:
         self._role = role
         self._path = folder / f"{role}.json"
         self._unreadable = False
-        self._seen = self._stamp()
+        self._seen = _stamp(self._path)
         self.number, self.settings = load(folder, role, seal)
+        self.suppressed = SuppressionList()
+        self._list_seen: tuple[int, int] | None = None
+        self._take_list()
         self._applied = applied and applied()
         self._confirm()
 
@@ -58,18 +65,24 @@ class SettingsWatch:
         if self._applied is not None:
             self._applied.store(self.number)
 
-    def _stamp(self) -> tuple[int, int]:
+    def _take_list(self) -> None:
+        """The suppression list as it is published now; while it cannot be read, ours stays."""
+        path = self._folder / SUPPRESSED
+        stamp = _stamp(path)
+        if stamp == self._list_seen:
+            return
         try:
-            status = self._path.stat()
-        except OSError:
-            return (0, 0)
-        return (status.st_mtime_ns, status.st_ino)
+            _, self.suppressed = load_suppressed(self._folder)
+        except (SuppressedDamaged, OSError) as error:
+            self._report("suppressions_unreadable", why=str(error), suppressed=len(self.suppressed))
+        else:
+            self._list_seen = stamp
 
     def changed(self) -> bool:
-        return self._stamp() != self._seen
+        return _stamp(self._path) != self._seen
 
     def take(self) -> Settings | None:
-        stamp = self._stamp()
+        stamp = _stamp(self._path)
         try:
             number, settings = load(self._folder, self._role, self._seal)
         except NoSnapshot as error:
@@ -88,7 +101,16 @@ class SettingsWatch:
         if number == self.number:
             return None
         self.number, self.settings = number, settings
+        self._take_list()
         # Whoever takes them puts them in force in the same turn of the loop.
         self._confirm()
         self._report("settings_applied", number=number)
         return settings
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:
+        return (0, 0)
+    return (status.st_mtime_ns, status.st_ino)

@@ -37,6 +37,7 @@ VERBS = (
     Verb("login", "Who may submit mail with a password.", "dispatch.cli.login"),
     Verb("relay", "Add, change, list and remove relays.", "dispatch.cli.relay"),
     Verb("rule", "Add, change, list and remove routing rules.", "dispatch.cli.rule"),
+    Verb("suppression", "Addresses that no mail is sent to.", "dispatch.cli.suppression"),
     Verb("cert", "The certificate that TLS shows to clients.", "dispatch.cli.cert"),
     Verb("dkim", "The keys that sign mail, and their DNS records.", "dispatch.cli.dkim"),
     Verb("key", "The key under which all secrets are sealed.", "dispatch.cli.key"),

@@ -204,6 +204,8 @@ def _decision(route: Route, rule: Rule | None) -> str:
             )
         case Action.DISCARD:
             return f"discarded, by {route.rule}{copies}"
+        case Action.SUPPRESS:
+            return f"suppressed: {route.hold_reason}"
         case Action.HOLD:
             return f"held: {route.hold_reason}{copies}"
         case Action.RELAY:

@@ -124,6 +124,8 @@ class Desk(msgspec.Struct):
     rates: RateLimits
     refused_by: Callable[[str, str, Origin], Route | None]
     """The rule that refuses mail from this sender to this recipient, if one does."""
+    suppressed: Callable[[str], bool]
+    """This recipient is not taken, because it must not be tried."""
 
 
 class SmtpSession:
@@ -387,6 +389,7 @@ class SmtpSession:
                 recipient=address,
                 allowed_recipients=self._rules.allowed_recipients,
                 login=login,
+                suppressed=self._desk.suppressed(address),
                 refused_by=self._desk.refused_by(mail.reverse_path, address, self._origin),
             )
             if refusal is not None:

@@ -67,6 +67,8 @@ class Action(StrEnum):
     """It is dropped, and a record says so."""
     REFUSE = "refuse"
     """It is not taken: an answer to RCPT."""
+    SUPPRESS = "suppress"
+    """It must not be tried. No rule's action, but the suppression list's (`policy.suppression`)."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -150,7 +152,7 @@ def route_of_rule(rule: Rule, usable: Collection[str]) -> Route:
             return Route((), rule.name, reason, Action.HOLD, copies)
         case Action.REFUSE:
             return Route((), rule.name, f"the rule {rule.name!r} refuses it", rule.action, reply=rule.reply)
-        case Action.HOLD | Action.DISCARD:
+        case _:
             return Route((), rule.name, f"the rule {rule.name!r} {rule.action}s it", rule.action, copies)
 
 

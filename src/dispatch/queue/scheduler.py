@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-from dispatch.mail.delivery import DeliveryState, Move, move
+from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.ids import spool_form
 from dispatch.mail.message import ContentFile, Message
 from dispatch.mail.outcome import Outcome, Scope
@@ -32,7 +32,7 @@ from dispatch.mail.report import Fault, Report, Stage
 from dispatch.mime.departure import Departure
 from dispatch.observe import Reporter
 from dispatch.policy.breaker import BreakerState
-from dispatch.policy.routing import DEFAULT_RULE, Action, Route, Routes
+from dispatch.policy.routing import DEFAULT_RULE, Route, Routes
 from dispatch.policy.schedule import RetryPlan, clamp
 from dispatch.policy.verdict import judge
 from dispatch.ports import Chance, Clock, Entry, Leave, LogReader, Lsn, Transaction
@@ -46,10 +46,12 @@ from dispatch.queue.pace import Pace
 from dispatch.queue.parking import Due, Parking
 from dispatch.queue.relief import Relief
 from dispatch.queue.settle import NOWHERE, decide
+from dispatch.queue.suppressing import Suppressing
 from dispatch.queue.trial import Trial
-from dispatch.queue.work import Work, doubted, fresh_deliveries, parked_work
+from dispatch.queue.turned_away import kept_from_relays
+from dispatch.queue.work import Work, doubted, fresh_deliveries
 from dispatch.spool.faults import CorruptError
-from dispatch.spool.records import Accepted, Claimed, Moved, Placed, Sending, UnreadableRecord, decode_mail
+from dispatch.spool.records import Accepted, Claimed, Placed, Sending, UnreadableRecord, decode_mail
 from dispatch.store.parked import ParkedDelivery
 
 READ_BYTES = 256 << 10
@@ -79,6 +81,8 @@ class Seams(NamedTuple):
     """The routes of a message and the recipients that take each."""
     route_released: Callable[[Message], Routes]
     """The same as if no rule held mail: for what a person released."""
+    suppressed: Callable[[Message], frozenset[int]]
+    """The indexes of its recipients that must not be tried."""
     plan: RetryPlan
     """For deliveries whose relay is configured no more."""
     prepare: Callable[[Departure, Content, int, Callable[[Content | Fault], None]], None]
@@ -117,6 +121,7 @@ class Scheduler:
             give_back=self.return_work,
             waiting=self._waiting,
         )
+        self._suppressing = Suppressing(seams.clock, seams.book, self.custody, seams.suppressed)
         self.cursor = cursor
         """Everything below was taken up."""
         self.unreadable: list[Lsn] = []
@@ -221,22 +226,8 @@ class Scheduler:
         self.pump_all()
 
     def keep_from_relays(self, route: Route, work: Work) -> None:
-        """A rule says that this, which was never tried, goes to no relay: it is held, or ends here.
-
-        What would have been refused at RCPT, had the rule been in force then, bounces with the words of that.
-        """
-        reason = route.hold_reason or ""
-        match route.action:
-            case Action.DISCARD:
-                what = Move.DISCARD
-            case Action.REFUSE:
-                what, reason = Move.BOUNCE, route.reply or reason
-            case _:
-                what = Move.HOLD
-        state = move(DeliveryState.WAITING, what)
-        by = f"rule {route.rule}" if route.rule else "routing"
-        moved = Moved(self._now_ms(), work.message.id, work.indexes, what, state, by, reason)
-        self.custody.turn_away(work, moved)
+        """A rule says that this, which was never tried, goes to no relay: it is held, or ends here."""
+        self.custody.turn_away(work, kept_from_relays(route, work.message.id, work.indexes, self._now_ms()))
 
     def place(self, work: Work) -> None:
         """Into the line of its relay, or into the parked store when there is no room."""
@@ -376,7 +367,7 @@ class Scheduler:
             return
         messages, lane.next_due_ms = due
         lane.backlog = bool(messages)
-        works = [parked_work(parked) for parked in messages]
+        works = self._suppressing.works(messages)
         if self._shut(lane):
             self._line_up(lane, works)
         else:

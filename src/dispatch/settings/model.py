@@ -115,6 +115,15 @@ class Listener(Section, frozen=True, kw_only=True):
             default_words="any recipient",
         ),
     ] = ()
+    reject_suppressed: Annotated[
+        bool,
+        live(
+            "intake",
+            _FLAG,
+            """Recipients on the suppression list are refused at RCPT. Otherwise mail to them is taken, never
+            tried, and its sender is told.""",
+        ),
+    ] = True
     rate_per_address: Annotated[
         str,
         live("intake", kinds.RateList(), "How many messages are taken from one address (IPv6: from a /64)."),

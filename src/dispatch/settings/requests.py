@@ -1,4 +1,5 @@
-"""What may be asked of control about the settings, and what it answers: the words of control's socket.
+"""What may be asked of control about the settings and the suppression list, and what it answers: the words of
+control's socket.
 
 Spoken by the command line, and by delivery of what only control may write. Carried out by
 `dispatch.app.configuring`, in control or, where no relay runs, in the command itself. What a person got wrong
@@ -113,6 +114,28 @@ class KeepToken(msgspec.Struct, frozen=True, tag="keep-token"):
     renewed: RenewedToken
 
 
+class AddSuppressions(msgspec.Struct, frozen=True, tag="suppress"):
+    """Put addresses on the suppression list. Answered with `Changed`."""
+
+    addresses: tuple[str, ...]
+    reason: str = ""
+
+
+class RemoveSuppressions(msgspec.Struct, frozen=True, tag="unsuppress"):
+    """Answered with `Changed`."""
+
+    addresses: tuple[str, ...]
+
+
+class ListSuppressions(msgspec.Struct, frozen=True, tag="suppressions"):
+    """In the order of the addresses. Answered with `Suppressions`."""
+
+    part: str = ""
+    """Of the address."""
+    after: str = ""
+    """The address behind which to go on."""
+
+
 class Changed(msgspec.Struct, frozen=True, tag="changed"):
     number: int
     """Of the publication with the change."""
@@ -120,6 +143,8 @@ class Changed(msgspec.Struct, frozen=True, tag="changed"):
     """What should be known about it."""
     unconfirmed: tuple[Role, ...] = ()
     """Processes that did not say in time that they work by it. None of them runs where the command did it."""
+    count: int = 1
+    """How many of the things that were named are another way now."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -172,6 +197,22 @@ class TokenKept(msgspec.Struct, frozen=True, tag="token-kept"):
     """It is on stable storage, and the next start of delivery uses it."""
 
 
+class Suppressed(msgspec.Struct, frozen=True):
+    address: str
+    """As it was given."""
+    reason: str
+    origin: str
+    """Who put it on the list."""
+    since_ms: int
+    """Wall clock, milliseconds since 1970."""
+
+
+class Suppressions(msgspec.Struct, frozen=True, tag="suppressions"):
+    suppressions: tuple[Suppressed, ...]
+    more: bool
+    """There are further ones behind the last."""
+
+
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """What was asked cannot be; nothing was changed."""
 
@@ -190,5 +231,8 @@ Request = (
     | RemoveCertificate
     | ShowDkim
     | KeepToken
+    | AddSuppressions
+    | RemoveSuppressions
+    | ListSuppressions
 )
-Answer = Changed | Entries | CheckStep | CertificateShown | DkimShown | TokenKept | Refused
+Answer = Changed | Entries | CheckStep | CertificateShown | DkimShown | TokenKept | Suppressions | Refused

@@ -214,7 +214,7 @@ def _number(path: Path) -> int:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """As a whole, and synced: who reads it sees the old content or the new one. `sync_folder` comes next."""
+    """It holds this, on stable storage, or what it did; its folder is not synced. Raises `OSError`."""
     beside = path.with_suffix(".new")
     # What a crash left there may have another mode; it is no use to anybody.
     beside.unlink(missing_ok=True)
@@ -227,6 +227,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
+    """Names in it survive a power cut. Raises `OSError`."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -68,6 +68,12 @@ def read_path(text: str) -> tuple[str, str] | None:
     return match[1] or "", rest
 
 
+def is_address(text: str) -> bool:
+    """Nothing but one address with a domain, without angle brackets."""
+    path = read_path(f"<{text}>")
+    return path is not None and path == (text, "") and "@" in text
+
+
 def is_domain(domain: str) -> bool:
     """A domain of bearable length, or an address literal that says what it claims to say."""
     return _is_literal(domain) if domain[0] == "[" else len(domain.encode()) <= DOMAIN_BYTES_MAX

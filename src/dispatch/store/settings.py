@@ -1,4 +1,5 @@
-"""The settings store: relays, rules and logins that were configured by command, and the values of the vault.
+"""The settings store: relays, rules and logins that were configured by command, the values of the vault, and
+the suppression list.
 
 `settings.db` is the one file of which a loss cannot be made good from elsewhere but a backup, so each commit
 is on stable storage when it returns (`synchronous=FULL`).
@@ -34,6 +35,7 @@ from dispatch.store.sqlite import (
     statements,
     transaction,
 )
+from dispatch.store.suppressions import SuppressionTable
 
 ORIGIN = Origin("database", "settings.db")
 """Of everything that stands here."""
@@ -57,6 +59,7 @@ class SettingsStore:
     def __init__(self, connection: apsw.Connection, vault: Vault) -> None:
         self._connection = connection
         self.vault = vault
+        self.suppressions = SuppressionTable(connection)
 
     @classmethod
     def open(cls, path: Path, vault: Vault) -> SettingsStore:

@@ -8,8 +8,10 @@ import pytest
 from tests.simulation.loop import SimulatedMark
 
 from dispatch.app.watch import SettingsWatch
+from dispatch.policy.suppression import digest
 from dispatch.settings import Settings, load
 from dispatch.settings.snapshot import publish
+from dispatch.settings.suppressed import SUPPRESSED, publish_suppressed
 
 
 class Reports(list[tuple[str, dict[str, object]]]):
@@ -68,3 +70,28 @@ def test_who_publishes_can_see_which_settings_are_in_force(tmp_path: Path, repor
     assert mark.load() == 1, "published is not applied"
     watch.take()
     assert mark.load() == 2
+
+
+def test_the_suppression_list_is_taken_with_the_settings(
+    watch: SettingsWatch, reports: Reports, tmp_path: Path
+) -> None:
+    assert not watch.suppressed.holds("gone@example.net")
+    publish_suppressed(tmp_path, 1, [digest("gone@example.net")])
+    publish(tmp_path, Settings())
+    assert watch.take() is not None
+    assert watch.suppressed.holds("gone@example.net")
+    (tmp_path / SUPPRESSED).write_bytes(b"nonsense")
+    publish(tmp_path, Settings())
+    assert watch.take() is not None
+    assert watch.suppressed.holds("gone@example.net"), "what cannot be read changes nothing"
+    assert [event for event, _ in reports].count("suppressions_unreadable") == 1
+    publish_suppressed(tmp_path, 2, [])
+    publish(tmp_path, Settings())
+    assert watch.take() is not None
+    assert not watch.suppressed.holds("gone@example.net")
+
+
+def test_a_process_starts_with_the_list_that_is_published(tmp_path: Path, reports: Reports) -> None:
+    publish_suppressed(tmp_path, 1, [digest("gone@example.net")])
+    publish(tmp_path, Settings())
+    assert SettingsWatch(tmp_path, "intake", reports).suppressed.holds("gone@example.net")

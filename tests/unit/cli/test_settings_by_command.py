@@ -269,3 +269,29 @@ def test_a_relay_is_tried_out_where_no_relay_runs(data: list[str], capsys: Out) 
     assert "there is no relay smart" in capsys.readouterr().err
     assert run(["relay", "list", *data]) == os.EX_OK
     assert capsys.readouterr().out == "There is no relay.\n", "nothing was stored"
+
+
+def test_addresses_are_suppressed_by_command(
+    data: list[str], capsys: Out, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert run(["suppression", "add", "gone@example.net", "--reason", "asked to", *data]) == os.EX_OK
+    assert capsys.readouterr().out == "1 address added to the suppression list.\n"
+    (tmp_path / "list").write_text("gone@example.net\n\nleft@example.net\n")
+    assert run(["suppression", "add", "--file", str(tmp_path / "list"), "--json", *data]) == os.EX_OK
+    assert json.loads(capsys.readouterr().out)["count"] == 1
+    assert run(["suppression", "list", "gone", *data]) == os.EX_OK
+    assert capsys.readouterr().out.endswith("gone@example.net  (operator)  asked to\n")
+    assert run(["suppression", "remove", "gone@example.net", *data]) == os.EX_OK
+    capsys.readouterr()
+    assert run(["suppression", "list", "--json", *data]) == os.EX_OK
+    assert [each["address"] for each in json.loads(capsys.readouterr().out)] == ["left@example.net"]
+    assert run(["suppression", "remove", "gone@example.net", *data]) == os.EX_OK
+    assert capsys.readouterr().out == "Nothing is changed: not there.\n"
+
+
+def test_nobody_is_suppressed_by_mistake(data: list[str], capsys: Out) -> None:
+    assert run(["suppression", "add", *data]) == os.EX_USAGE
+    assert run(["suppression", "add", "nobody", *data]) == os.EX_DATAERR
+    assert "'nobody' is no address" in capsys.readouterr().err
+    assert run(["suppression", "list", *data]) == os.EX_OK
+    assert capsys.readouterr().out == "No address is suppressed.\n"

@@ -17,6 +17,7 @@ from dispatch.policy.admission import RateLimits, Refusal
 from dispatch.policy.limits import Bucket, Limits
 from dispatch.policy.lockout import Lockout
 from dispatch.policy.routing import Route
+from dispatch.policy.suppression import SuppressionList
 from dispatch.ports import AppendFault, Buffer, DiskLevel, Lsn
 from dispatch.security.credential_cache import CredentialCache
 from dispatch.security.passwords import hash_password
@@ -115,11 +116,13 @@ class Door:
         self.lockout = Lockout()
         self.rates = RateLimits(Limits(), Limits(), Bucket(()))
         self.refusing: Route | None = None
+        self.suppressed = SuppressionList()
         verifier = Verifier(self.loop.worker("passwords"), self.loop, cache)
         self.desk = Desk(
             credentials=Credentials(self.loop, verifier, self.lockout, self.logins),
             rates=self.rates,
             refused_by=lambda sender, recipient, origin: self.refusing,
+            suppressed=lambda recipient: self.suppressed.holds(recipient),
             clock=self.loop,
             acceptance=self.acceptance,
             incoming=lambda: Incoming(self.acceptance, files, self.budget),

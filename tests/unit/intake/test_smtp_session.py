@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.unit.intake.door import Door
 
 from dispatch.intake.smtp_session import ANSWER_S, THROTTLE_S
+from dispatch.policy.suppression import SuppressionList
 from dispatch.ports import AppendFault, DiskLevel
 
 ENVELOPE = b"MAIL FROM:<a@example.org>\r\nRCPT TO:<b@example.org>\r\n"
@@ -215,3 +216,14 @@ def test_rset_forgets_envelope_and_content(door: Door) -> None:
     ((message, content),) = door.log.messages
     assert len(message.envelope.recipients) == 1 and b"hello" not in content.partition(b"\r\n\r\n")[2]
     assert door.budget.held_bytes == 0
+
+
+def test_a_suppressed_recipient_is_refused_and_the_others_are_not(door: Door) -> None:
+    door.suppressed = SuppressionList.of(["gone@example.net"])
+    session, wire = door.open()
+    session.received(
+        b"MAIL FROM:<a@example.org>\r\nRCPT TO:<Gone@EXAMPLE.net>\r\nRCPT TO:<b@example.net>\r\nDATA\r\n"
+    )
+    assert b"550 5.1.1 This recipient is suppressed" in wire.said
+    assert wire.heard() == ["250", "550", "250", "354"]
+    assert [refusal.kind for refusal in door.refusals] == ["suppressed"]

@@ -19,6 +19,7 @@ from dispatch.policy.breaker import Breaker
 from dispatch.policy.concurrency import Window
 from dispatch.policy.routing import Route, Routes
 from dispatch.policy.schedule import RetryPlan
+from dispatch.policy.suppression import SuppressionList
 from dispatch.policy.uncertain import UncertainPolicy
 from dispatch.ports import AppendFault, Buffer, Entry, Lsn, Transaction
 from dispatch.queue.book import Book
@@ -197,6 +198,7 @@ class Bench:
         self.dealt: tuple[str | Route, ...] = ("relay",) if dead is None else dead.dealt
         """Which relay gets the first recipient of each message, which the second, and so on; nobody: held.
         Several relays of a route have `>` between them."""
+        self.suppressed = SuppressionList()
         self.store = FullStore.open(folder / "parked.db")
         self.book = Book(self.ledger, self.loop.post)
         self.ledger.gather = self.book.hand_over
@@ -223,6 +225,7 @@ class Bench:
             in_hand=self.in_hand,
             route=self.route,
             route_released=self.route_released,
+            suppressed=lambda message: self.suppressed.among(message.envelope.recipients),
             plan=PLAN,
             prepare=lambda departure, content, now_s, done: self.loop.post(partial(done, content)),
             remove_files=lambda files: self.removed.extend(file.name for file in files),

@@ -291,6 +291,7 @@ class Intake:
             ),
             rates=RateLimits(Limits(), Limits(), Bucket(())),
             refused_by=lambda sender, recipient, origin: None,
+            suppressed=lambda recipient: False,
         )
         network = outside.network.of(process.loop)
         self.listener = SmtpListener(

@@ -38,3 +38,37 @@ ON CONFLICT (name) DO UPDATE SET sealed = ?2
 -- name: remove_secret
 DELETE FROM secret
 WHERE name = ?1
+
+-- name: suppress
+INSERT INTO suppression (address, written, reason, origin, since_ms)
+VALUES (?1, ?2, ?3, ?4, ?5)
+ON CONFLICT (address) DO NOTHING
+RETURNING 1
+
+-- name: unsuppress
+DELETE FROM suppression
+WHERE address = ?1
+RETURNING 1
+
+-- name: suppressions
+SELECT address, written, reason, origin, since_ms
+FROM suppression
+WHERE address > ?1 AND instr(address, ?2)
+ORDER BY address
+LIMIT ?3
+
+-- name: suppressed_addresses
+SELECT address
+FROM suppression
+
+-- name: suppressed_count
+SELECT count(*)
+FROM suppression
+
+-- name: suppression_number
+SELECT number
+FROM suppression_number
+
+-- name: next_suppression_number
+UPDATE suppression_number
+SET number = number + 1
