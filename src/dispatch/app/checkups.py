@@ -13,6 +13,7 @@ from functools import partial
 
 import msgspec
 
+from dispatch.app.configuring import Configuring
 from dispatch.app.lanes import departure, smart_host
 from dispatch.app.machine import Machine
 from dispatch.app.tokens import TokenSources
@@ -24,10 +25,11 @@ from dispatch.mime.trace import front_fields
 from dispatch.observe import Reporter
 from dispatch.ports import Leave, Transaction
 from dispatch.relays.checkup import Checkup
-from dispatch.relays.smart_host import Timeouts
+from dispatch.relays.smart_host import Timeouts, TokenSource
 from dispatch.settings import Relay, Settings
 from dispatch.settings.kinds import shown
-from dispatch.settings.requests import Refused, TestRelay
+from dispatch.settings.renewed_tokens import RenewedToken
+from dispatch.settings.requests import KeepToken, Refused, TestRelay
 from dispatch.smtp.grammar import read_path
 
 WHOLE_S = 120.0
@@ -51,12 +53,18 @@ TEXT = (
 
 
 class Checkups:
-    def __init__(self, machine: Machine, report: Reporter) -> None:
+    def __init__(self, machine: Machine, configuring: Configuring, report: Reporter) -> None:
+        """`configuring` knows the relays, and keeps what a server gives in place of a refresh token."""
         self._machine = machine
+        self._configuring = configuring
         self._report = report
 
-    async def steps(self, settings: Settings, test: TestRelay) -> AsyncIterator[CheckStep | Refused]:
+    async def steps(self, test: TestRelay) -> AsyncIterator[CheckStep | Refused]:
         """As they come. Left half-way, the session is cut."""
+        settings = self._configuring.settings_for(test)
+        if isinstance(settings, Refused):
+            yield settings
+            return
         (relay,) = [relay for relay in settings.effective_relays() if relay.name == test.name]
         mistakes = _mistakes(relay, test)
         if mistakes:
@@ -64,7 +72,7 @@ class Checkups:
             return
         machine, told = self._machine, asyncio.Queue[CheckStep | None]()
         worker = machine.threads.worker("test")
-        tokens = TokenSources(machine, self._report).source(relay) if relay.oauth_provider else None
+        tokens = self._tokens(relay) if relay.oauth_provider else None
         host = msgspec.structs.replace(smart_host(settings, relay, tokens), timeouts=PATIENCE)
         checkup = Checkup(
             host,
@@ -85,6 +93,14 @@ class Checkups:
             expired.cancel()
             checkup.stop()
             worker.close()
+
+    def _tokens(self, relay: Relay) -> TokenSource:
+        configuring = self._configuring
+
+        def keep(name: str, renewed: RenewedToken) -> None:
+            configuring.handle(KeepToken(name, renewed))
+
+        return TokenSources(self._machine, self._report, configuring.renewed_tokens(), keep).source(relay)
 
     def _letter(self, settings: Settings, relay: Relay, test: TestRelay) -> Transaction:
         """A short message, made ready to leave as any other."""

@@ -25,6 +25,7 @@ from dispatch.security.vault import VaultFault
 from dispatch.settings import Loaded, Settings, SettingsErrors, SettingsUnreadable
 from dispatch.settings.changes import values_of
 from dispatch.settings.model import KEYS, RELAYS, REPEATED
+from dispatch.settings.renewed_tokens import RenewedTokens
 from dispatch.settings.requests import (
     AddSuppressions,
     Answer,
@@ -87,6 +88,10 @@ class Configuring:
     def settings_for(self, test: TestRelay) -> Settings | Refused:
         """With the relay as it is to be tried, and all that was wrong with it as an answer."""
         return self._or_refused(lambda: self._settings_for(test))
+
+    def renewed_tokens(self) -> RenewedTokens:
+        """What servers gave in place of configured refresh tokens. Raises `StoreFault` and `VaultFault`."""
+        return self._publisher.tokens()
 
     def _or_refused(self, do: Callable[[], Done]) -> Done | Refused:
         try:

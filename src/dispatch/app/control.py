@@ -22,7 +22,7 @@ from dispatch.outcomes.service import ControlService
 from dispatch.outcomes.tail import Gap, Reactor, Tail
 from dispatch.ports import LogReader, Lsn, Mark, Timer
 from dispatch.settings import Role, Settings
-from dispatch.settings.requests import Answer, Changed, Refused, Request, TestRelay
+from dispatch.settings.requests import Answer, Changed, Request, TestRelay
 from dispatch.spool.reader import SegmentReader
 from dispatch.store.damage import is_damaged, set_aside
 from dispatch.store.history import HistoryStore
@@ -74,7 +74,7 @@ async def start_control(
     bus: Serving | None = None
     if configuring is not None:
         configuring.published = apply
-        orders = Orders(machine, configuring, Checkups(machine, report))
+        orders = Orders(machine, configuring, Checkups(machine, configuring, report))
         bus = machine.neighbours.serve("control", _REQUESTS, orders.handle, report)
 
     service = ControlService(
@@ -114,8 +114,7 @@ class Orders:
 
     async def handle(self, request: Request) -> Answer | AsyncIterator[Answer]:
         if isinstance(request, TestRelay):
-            found = self._configuring.settings_for(request)
-            return found if isinstance(found, Refused) else self._checkups.steps(found, request)
+            return self._checkups.steps(request)
         answer = self._configuring.handle(request)
         if not isinstance(answer, Changed):
             return answer

@@ -106,7 +106,7 @@ class Publisher:
         kept = self._kept(settings)
         shown = kept and Certificate(kept.identity.chain_pem, kept.identity.private_key)
         settings = msgspec.structs.replace(settings, certificate=shown)
-        self._put_tokens(still_good(self._tokens(), settings.relays))
+        self._put_tokens(still_good(self.tokens(), settings.relays))
         self._publish_suppressed()
         self.number = publish(self._folders.settings, settings, self._seals)
         self._report("settings_published", number=self.number)
@@ -144,14 +144,15 @@ class Publisher:
 
         Raises `StoreFault`, `VaultFault` and `OSError`.
         """
-        self._put_tokens({**self._tokens(), relay: renewed})
+        self._put_tokens({**self.tokens(), relay: renewed})
 
-    def _tokens(self) -> dict[str, RenewedToken]:
+    def tokens(self) -> dict[str, RenewedToken]:
+        """What servers gave in place of configured refresh tokens. Raises `StoreFault` and `VaultFault`."""
         kept = self.store.secret(_TOKENS)
         return {} if kept is None else unpacked(kept)
 
     def _put_tokens(self, tokens: RenewedTokens) -> None:
-        if tokens != self._tokens():
+        if tokens != self.tokens():
             with self.store.transaction():
                 self.store.put_secret(_TOKENS, packed(tokens))
         publish_tokens(self._folders.settings, tokens, self._seals["delivery"])

@@ -176,24 +176,19 @@ def _tested_here(data: Path, sources: Sources, test: TestRelay) -> Iterator[Answ
     from dispatch.app.vault_key import open_key
 
     report = reporter("command", "warning", "text")
-    with holding(data, NOT_YET) as folders:
+    with holding(data, NOT_YET) as folders, asyncio.Runner() as runner:
         key = open_key(folders, os.environ, report).key
         configuring = Configuring(Publisher(folders, sources.arguments(), key, report), report)
-        try:
-            settings = configuring.settings_for(test)
-        finally:
-            configuring.close()
-    if isinstance(settings, Refused):
-        yield settings
-        return
-    with asyncio.Runner() as runner:
 
         async def begin() -> AsyncIterator[Answer]:
-            return Checkups(this_machine(data), report).steps(settings, test)
+            return Checkups(this_machine(data), configuring, report).steps(test)
 
-        steps = runner.run(begin())
-        while (step := runner.run(_next(steps))) is not None:
-            yield step
+        try:
+            steps = runner.run(begin())
+            while (step := runner.run(_next(steps))) is not None:
+                yield step
+        finally:
+            configuring.close()
 
 
 async def _next(steps: AsyncIterator[Answer]) -> Answer | None:
