@@ -76,6 +76,7 @@ class Upstream:
     port: int = 0
     received: list[Received] = field(default_factory=list)
     connections: int = 0
+    address: str = "127.0.0.1"
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -102,7 +103,7 @@ class Upstream:
 
     def start(self) -> None:
         """Listen (again), always at the same port."""
-        server = socket.create_server(("127.0.0.1", self.port), backlog=100)
+        server = socket.create_server((self.address, self.port), backlog=100)
         self.port = server.getsockname()[1]
         self._server = server
         self._run(self._accept, server)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from dispatch.app.folders import CAPTURED, CONTENT
 from dispatch.app.machine import Machine
 from dispatch.app.token_keeping import TokenKeeping
@@ -21,6 +23,8 @@ from dispatch.ports import Relay, Worker
 from dispatch.queue.lane import READY_MAX, Lane, LaneRules
 from dispatch.queue.large_content import opener
 from dispatch.relays.capture import BATCH_MAX, CaptureRelay
+from dispatch.relays.direct import DirectRelay
+from dispatch.relays.direct_domain import Ourselves
 from dispatch.relays.smart_host import SmartHost, Timeouts, TokenSource, Trust
 from dispatch.relays.smtp import SmtpRelay
 from dispatch.security.dkim_keys import load
@@ -83,6 +87,7 @@ def lane_rules(settings: Settings, relay: RelaySettings) -> LaneRules:
         retry_plan(settings, relay),
         relay.uncertain_policy,
         captures=relay.kind == "capture",
+        per_domain_max=relay.max_concurrency_per_domain if relay.kind == "direct" else 0,
         departure=departure(settings, relay),
         rates=rates,
         flush_interval_s=relay.flush_interval_seconds,
@@ -123,11 +128,26 @@ def smart_host(settings: Settings, relay: RelaySettings, tokens: TokenSource | N
     )
 
 
+def direct_template(settings: Settings, relay: RelaySettings) -> SmartHost:
+    """What direct delivery says to every host."""
+    host = smart_host(settings, relay)
+    # Nobody is asked who he is: his certificate says less than the MX record that led to him.
+    per_domain = min(relay.max_concurrency_per_domain, relay.max_concurrency)
+    return msgspec.structs.replace(host, trust=Trust(verify=False), max_concurrency=per_domain)
+
+
+def ourselves(settings: Settings, relay: RelaySettings) -> Ourselves:
+    listener = settings.listener
+    names = frozenset(name.lower().rstrip(".") for name in (listener.server_name, relay.helo_name) if name)
+    return Ourselves(names, on_loopback=relay.port in (*listener.ports, *listener.tls_ports))
+
+
 def _made_of(settings: Settings, relay: RelaySettings) -> tuple[object, ...]:
     """All that a lane depends on. What it inherits, a relay holds itself."""
     queue = settings.queue
     names = settings.listener.server_name, settings.mail.append_domain
-    return relay, queue.breaker_failures, queue.breaker_open_seconds, *names
+    own = ourselves(settings, relay) if relay.kind == "direct" else None
+    return relay, queue.breaker_failures, queue.breaker_open_seconds, *names, own
 
 
 def deputies(settings: Settings, name: str) -> frozenset[str]:
@@ -220,6 +240,21 @@ class Lanes:
                 open_content=open_content,
                 max_concurrency=CAPTURES_MAX,
             )
+        elif relay.kind == "direct":
+            # No domain's answer moves it: each has few connections of its own.
+            window = Window(relay.max_concurrency, start=relay.max_concurrency)
+            adapter = DirectRelay(
+                direct_template(settings, relay),
+                max_concurrency=relay.max_concurrency,
+                rest_s=min(relay.retry_delays_seconds),
+                ourselves=ourselves(settings, relay),
+                clock=machine.clock,
+                network=machine.network,
+                worker=self._content_worker,
+                open_content=open_content,
+                resolver=machine.resolver(relay.dns_servers),
+                chance=machine.chance,
+            )
         else:
             # Every connection may have one transaction under way and the next one behind it.
             window = Window(2 * connections_max(relay))
@@ -229,7 +264,7 @@ class Lanes:
                 network=machine.network,
                 worker=self._content_worker,
                 open_content=open_content,
-                resolver=machine.resolver,
+                resolver=machine.resolver(()),
                 chance=machine.chance,
             )
         breaker = Breaker(settings.queue.breaker_failures, settings.queue.breaker_open_seconds)

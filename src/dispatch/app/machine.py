@@ -78,7 +78,8 @@ class Machine(NamedTuple):
     disk: Disk
     threads: Threads
     network: Network
-    resolver: Resolver
+    resolver: Callable[[tuple[str, ...]], Resolver]
+    """That asks these name servers; without any, those that the machine has."""
     soon: Soon
     """Run a callback in the loop's next turn."""
     mark: Callable[[Path, bool], Mark]
@@ -125,7 +126,7 @@ def this_machine(data: Path) -> Machine:
         SystemDisk(data),
         SystemThreads(loop),
         SystemNetwork(loop),
-        SystemResolver(),
+        lambda servers: SystemResolver(servers=servers),
         loop.call_soon,
         lambda path, writable: MarkFile(path, writable=writable),
         LocalNeighbours(folders.run),

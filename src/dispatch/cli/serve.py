@@ -96,8 +96,11 @@ def _welcome(settings: Settings, listening: Listening, small: bool) -> str:
         ]
     else:
         others = "" if len(relays) == 1 else f" (and {len(relays) - 1} more)"
+        where = f"{default.host}:{default.port}"
+        if default.kind == "direct":
+            where = "directly to the mail hosts of each recipient's domain"
         lines += [
-            f"  Relay     {default.name}: {default.host}:{default.port}{others}",
+            f"  Relay     {default.name}: {where}{others}",
             "",
             f"  Look      {dispatch} queue list --data {data}",
             f"            {dispatch} history --data {data}",

@@ -17,6 +17,8 @@ class Scope(StrEnum):
     """This connection only: the next one may do better."""
     RELAY = "relay"
     """The relay as a whole: fail over, count towards its breaker."""
+    DOMAIN = "domain"
+    """Direct delivery to the recipient's domain: fail over; other domains are not meant."""
     MESSAGE = "message"
     """This message, at any relay like this one."""
     RECIPIENT = "recipient"

@@ -8,7 +8,8 @@ been answered.
 
 The rules are two tables, one for replies and one for faults, read from the top; the first row
 that applies wins, and the last rows apply to everything. `render_verdicts` writes the manual's page
-from the same rows.
+from the same rows. Direct delivery has rows of its own before them, because there the host speaks for the
+recipient's domain; and what would be said of the relay is said of that domain alone.
 
 Traps:
 
@@ -29,7 +30,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, NamedTuple, TypeVar
 
 from dispatch.mail.delivery import Move
@@ -116,6 +117,11 @@ def _is_refused_access(reply: Reply) -> bool:
     return reply.code != 553 and reply.enhanced is not None and reply.enhanced.startswith("5.7.")
 
 
+def _wants_more_of_us(reply: Reply) -> bool:
+    """What a relay of ours would say for want of credentials or rights."""
+    return reply.permanent and (_is_authentication(reply) or _is_refused_access(reply))
+
+
 def _is_too_large(reply: Reply) -> bool:
     return reply.permanent and (reply.code == 552 or reply.enhanced == "5.3.4")
 
@@ -152,11 +158,13 @@ _AUTH = frozenset({Stage.AUTH})
 _MAIL = frozenset({Stage.MAIL})
 _RCPT = frozenset({Stage.RCPT})
 _COMMANDS = frozenset({Stage.MAIL, Stage.RCPT, Stage.DATA})
+_PAST_RCPT = frozenset({Stage.MAIL, Stage.DATA, Stage.END_OF_DATA})
 _END = frozenset({Stage.END_OF_DATA})
 
 _DELIVER, _DEFER, _BOUNCE, _LOSE = Move.DELIVER, Move.DEFER, Move.BOUNCE, Move.LOSE_REPLY
 _SET_ASIDE = Move.QUARANTINE
 _SESSION, _RELAY, _MESSAGE, _RECIPIENT = Scope.SESSION, Scope.RELAY, Scope.MESSAGE, Scope.RECIPIENT
+_DOMAIN = Scope.DOMAIN
 
 DELIVERED_REASON = "accepted by the relay"
 CAPTURED_REASON = "kept in the local inbox"
@@ -202,17 +210,31 @@ FAULT_ROWS: tuple[Row[Fault], ...] = (
     Row(_ALL, "content lost",                              _kind(FaultKind.CONTENT_LOST),   _SET_ASIDE, _MESSAGE, False, "our own copy of the content is gone or not whole", "-"),
     Row(_ALL, "name not resolved, refused, unreachable, timed out, connection lost, TLS failed, protocol violated", lambda _: True, _DEFER, _RELAY, True, "the relay could not be used", "RFC 5321 §4.5.4.1"),
 )
+
+DIRECT_REPLY_ROWS: tuple[Row[Reply], ...] = (
+    Row(_RCPT,    "530, 534, 535, 538, 5.7.x",            _wants_more_of_us,        _BOUNCE, _RECIPIENT, True,  "the recipient was refused",               "RFC 5321 §3.3"),
+    Row(_PAST_RCPT, "530, 534, 535, 538, 5.7.x",          _wants_more_of_us,        _BOUNCE, _MESSAGE,   True,  "the message was refused",                 "RFC 5321 §4.2.1"),
+)
+DIRECT_FAULT_ROWS: tuple[Row[Fault], ...] = (
+    Row(_OPENING, "no such mail domain",                   _kind(FaultKind.NO_DOMAIN),      _BOUNCE, _RECIPIENT, True,  "mail cannot be delivered there", "RFC 5321 §5.1"),
+    Row(_OPENING, "null MX",                               _kind(FaultKind.NULL_MX),        _BOUNCE, _RECIPIENT, True,  "mail cannot be delivered there", "RFC 7505 §3, §4.1"),
+    Row(_OPENING, "mail would come back to us",            _kind(FaultKind.LOOP),           _BOUNCE, _RECIPIENT, True,  "mail cannot be delivered there", "RFC 5321 §5.1"),
+    Row(_OPENING, "its hosts failed a moment ago",         _kind(FaultKind.RESTS),          _DEFER,  _DOMAIN,    False, "the domain's host could not be used", "-"),
+    Row(_OPENING, "the domain's policy is not met",        _kind(FaultKind.POLICY),         _DEFER,  _DOMAIN,    True,  "the domain could not be reached as it demands", "RFC 8461 §5, RFC 7672 §2.2"),
+)
 # fmt: on
 
 
 # ---------------------------------------------------------------- judging
 
 
-def judge(report: Report, captured: bool = False) -> tuple[Outcome, ...]:
+def judge(report: Report, captured: bool = False, direct: bool = False) -> tuple[Outcome, ...]:
     """One outcome for each recipient of the transaction, in its order.
 
-    `captured`: the relay is the local inbox, and what it took is captured, not delivered.
+    `captured`: the relay is the local inbox, and what it took is captured, not delivered. `direct`: it delivers
+    to the host of the recipients' own domain.
     """
+    reply_rows, fault_rows = (_DIRECT_REPLIES, _DIRECT_FAULTS) if direct else (REPLY_ROWS, FAULT_ROWS)
     stage = report.stage
     stages = report.reply_stage
     outcomes: list[Outcome] = []
@@ -234,16 +256,16 @@ def judge(report: Report, captured: bool = False) -> tuple[Outcome, ...]:
             continue
         last = None
         if reply is not None:
-            outcomes.append(_judge_reply(stage, reply))
+            outcomes.append(_judge_reply(stage, reply, reply_rows))
         else:
             assert report.fault is not None, "a recipient without a reply needs a fault that explains it"
             # What has no reply has no stage of its own: it ended where the transaction ended.
-            outcomes.append(_judge_fault(report.stage, report.fault))
+            outcomes.append(_judge_fault(report.stage, report.fault, fault_rows))
     return tuple(outcomes)
 
 
-def _judge_reply(stage: Stage, reply: Reply) -> Outcome:
-    for row in REPLY_ROWS:
+def _judge_reply(stage: Stage, reply: Reply, rows: tuple[Row[Reply], ...]) -> Outcome:
+    for row in rows:
         if stage in row.stages and row.applies(reply):
             reason = f"{row.reason} ({stage.value}): {reply}"[:REASON_CHARS_MAX]
             retry_after_s = parse_retry_after(reply.text) if reply.temporary else None
@@ -251,8 +273,8 @@ def _judge_reply(stage: Stage, reply: Reply) -> Outcome:
     raise AssertionError(f"no verdict for {reply} at {stage.value}")
 
 
-def _judge_fault(stage: Stage, fault: Fault) -> Outcome:
-    for row in FAULT_ROWS:
+def _judge_fault(stage: Stage, fault: Fault, rows: tuple[Row[Fault], ...]) -> Outcome:
+    for row in rows:
         if stage in row.stages and row.applies(fault):
             reason = f"{row.reason} ({stage.value}): {fault.kind.value}"
             if fault.detail:
@@ -263,8 +285,18 @@ def _judge_fault(stage: Stage, fault: Fault) -> Outcome:
     raise AssertionError(f"no verdict for {fault.kind} at {stage.value}")
 
 
+_STATUS = {
+    FaultKind.NO_DOMAIN: "5.1.2",
+    FaultKind.NULL_MX: "5.1.10",
+    FaultKind.LOOP: "5.4.6",
+}
+"""RFC 3463 sections 3.2 and 3.5, RFC 7505 section 4.1."""
+
+
 def _status(fault: Fault) -> str:
     """What the host would have sent had we asked: RFC 6531 section 3.5, RFC 3463 sections 3.4, 3.7."""
+    if fault.kind in _STATUS:
+        return _STATUS[fault.kind]
     wanted = fault.detail.upper()
     if "SMTPUTF8" in wanted:
         return "5.6.7"
@@ -273,6 +305,17 @@ def _status(fault: Fault) -> str:
     if "SIZE" in wanted:
         return "5.3.4"
     return "5.6.0"
+
+
+def _of_a_domain(row: Row[Seen]) -> Row[Seen]:
+    """What a host says of itself is said for the domain, where it is nobody's relay."""
+    if row.scope is not Scope.RELAY:
+        return row
+    return replace(row, scope=Scope.DOMAIN, reason=row.reason.replace("the relay", "the domain's host"))
+
+
+_DIRECT_REPLIES = (*DIRECT_REPLY_ROWS, *map(_of_a_domain, REPLY_ROWS))
+_DIRECT_FAULTS = (*DIRECT_FAULT_ROWS, *map(_of_a_domain, FAULT_ROWS))
 
 
 def is_throttle(outcome: Outcome) -> bool:
@@ -341,7 +384,10 @@ class VerdictRow(NamedTuple):
 
 def verdict_table() -> tuple[VerdictRow, ...]:
     """Both tables in the order in which they are read: replies, then faults."""
-    rows: tuple[Row[Reply] | Row[Fault], ...] = (*REPLY_ROWS, *FAULT_ROWS)
+    return _in_words((*REPLY_ROWS, *FAULT_ROWS))
+
+
+def _in_words(rows: tuple[Row[Reply] | Row[Fault], ...]) -> tuple[VerdictRow, ...]:
     return tuple(
         VerdictRow(
             _stages_text(row.stages),
@@ -362,6 +408,11 @@ def _stages_text(stages: frozenset[Stage]) -> str:
     return ", ".join(stage.value for stage in Stage if stage in stages)
 
 
+_DIRECT_WORDS = """\
+These rows are read first where a relay delivers to the recipients' own domains. What is of relay scope in the tables
+above is then of *domain* scope: the next relay of the route is tried at once, and no breaker counts it."""
+
+
 def render_verdicts() -> str:
     """The page `docs/reference/verdicts.md`, Markdown."""
     lines = [
@@ -374,15 +425,19 @@ def render_verdicts() -> str:
         "words speak of a rate, of too many messages or connections, or of greylisting.",
         "A recipient taken by the local inbox is captured where the table says deliver.",
     ]
-    table = verdict_table()
-    replies = len(REPLY_ROWS)
-    for title, rows in (("Replies", table[:replies]), ("No reply", table[replies:])):
+    sections: tuple[tuple[str, str, tuple[Row[Reply] | Row[Fault], ...]], ...] = (
+        ("Replies", "", REPLY_ROWS),
+        ("No reply", "", FAULT_ROWS),
+        ("Direct delivery: before these", _DIRECT_WORDS, (*DIRECT_REPLY_ROWS, *DIRECT_FAULT_ROWS)),
+    )
+    for title, words, rows in sections:
         lines += [
             "",
             f"## {title}",
             "",
+            *((words, "") if words else ()),
             "| at | seen | move | scope | counted | reason | source |",
             "|---|---|---|---|---|---|---|",
-            *("| " + " | ".join(row) + " |" for row in rows),
+            *("| " + " | ".join(row) + " |" for row in _in_words(rows)),
         ]
     return "\n".join(lines) + "\n"

@@ -101,8 +101,11 @@ class Custody:
             self._book.once_durable(partial(self._let_go, owner, work.indexes))
 
     def park(self, work: Work) -> None:
-        """The store takes a work over that the log owns."""
-        assert work.owner is not None, "only what the log owns is parked"
+        """The store takes a work over that the log owns; of one that is its own, it learns the due times."""
+        if work.owner is None:
+            rows = work.deliveries
+            self.change(Update(work.message.id, rows), partial(self._waiting, rows))
+            return
         self._move_to_store(work, work.owner, self._due_by_now(work.message, work.deliveries))
 
     def change(self, change: Change, done: Callable[[], None] | None = None) -> None:

@@ -4,8 +4,8 @@ A route names its relays in order, the same at any time (`policy.routing`); wher
 `relay`. That is all that is remembered: those before it in the route have been tried in this *round*, or
 passed over. So a round is the same after any restart, and comes to its end:
 
-- A failure of relay scope sends a delivery on, at once, to the next relay behind it that is well. Nothing
-  counts yet, and nothing expires: the round is one attempt.
+- A failure of relay scope, or of domain scope in direct delivery, sends a delivery on, at once, to the next
+  relay behind it that is well. Nothing counts yet, and nothing expires: the round is one attempt.
 - Where there is none behind it, the round is over. Its last failure says whether it counts and how long to
   wait; the next round begins at the head of the route.
 - Any other outcome says something about the message or a recipient: the same relay is asked again.
@@ -40,6 +40,8 @@ from dispatch.queue.lane import Lane
 from dispatch.queue.work import Work
 from dispatch.store.parked import ParkedDelivery
 
+_FAILED = (Scope.RELAY, Scope.DOMAIN)
+
 
 class Onward(NamedTuple):
     """Where a delivery goes after a failure of relay scope."""
@@ -68,7 +70,7 @@ class Failover:
         failed = {
             delivery.index
             for delivery, outcome in zip(work.deliveries, outcomes, strict=True)
-            if outcome.move is Move.DEFER and outcome.scope is Scope.RELAY and not delivery.uncertain
+            if outcome.move is Move.DEFER and outcome.scope in _FAILED and not delivery.uncertain
         }
         onward: dict[int, Onward] = {}
         if not failed:

@@ -7,9 +7,15 @@ Large works (their content is a file) hold a connection for long. They use at mo
 way, and at least one place; ordinary works may use all of it.
 
 Rates and flushes (`pace`) are no trouble of the relay: what waits for them goes to no other one.
+
+Direct delivery is one relay and many hosts. Its works are split by mail domain as they come into line
+(`domain_line`), and what happens at one domain says nothing of the relay: its breaker stays closed, and its
+window as it is.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import msgspec
 
@@ -24,13 +30,16 @@ from dispatch.policy.schedule import RetryPlan
 from dispatch.policy.uncertain import UncertainPolicy
 from dispatch.policy.verdict import is_authentication_failure, is_throttle
 from dispatch.ports import Relay, Timer
+from dispatch.queue.domain_line import DomainLine
 from dispatch.queue.line import Line
 from dispatch.queue.pace import Pace
-from dispatch.queue.work import Work
+from dispatch.queue.work import Work, by_domain, due_later
 
 READY_MAX = 2000
 READY_BYTES_MIN = 4 << 20
 """The largest content that is no file (`INLINE_BYTES_MAX`) must fit even a line that is half full."""
+CROWDED_MS = 5000
+"""When works are due again whose domain stands in line often enough."""
 
 
 class LaneRules(msgspec.Struct, frozen=True):
@@ -49,6 +58,8 @@ class LaneRules(msgspec.Struct, frozen=True):
     """It is given mail once in so many seconds; 0: at once."""
     ready_max: int = READY_MAX
     ready_bytes_max: int = 16 << 20
+    per_domain_max: int = 0
+    """Works of one mail domain under way: it delivers to the recipients' own domains. 0: it is one host."""
     large_max: int = 1000
     """Large works under way, whatever the window says: the window of a relay may count more places than
     connections."""
@@ -64,6 +75,11 @@ class Lane:
         self.breaker = breaker
         self.window = window
         self.ready = Line(rules.ready_max, self.ready_bytes_max)
+        self.domains: DomainLine | None = None
+        """The line, where it is one that tells domains apart."""
+        if rules.per_domain_max:
+            self.domains = DomainLine(rules.ready_max, self.ready_bytes_max, rules.per_domain_max)
+            self.ready = self.domains
         self.in_flight = 0
         self.large_in_flight = 0
         self.claiming = False
@@ -108,9 +124,22 @@ class Lane:
             return True
         return breaker.allows(now_s) and not self.in_flight and not self.ready
 
-    def offer(self, work: Work) -> bool:
-        """Stand in line; False where the line is full and the work must be parked."""
-        return self.ready.push(work)
+    def offer(self, work: Work, now_ms: int) -> Sequence[Work]:
+        """Stand in line. What comes back has no room there and must be parked, with the due times it has."""
+        line = self.domains
+        if line is None:
+            return () if self.ready.push(work) else (work,)
+        refused: list[Work] = []
+        for part in by_domain(work):
+            if line.crowded(part):
+                refused.append(due_later(part, now_ms + CROWDED_MS))
+            elif not line.push(part):
+                refused.append(part)
+        return refused
+
+    def apart(self, work: Work) -> Sequence[Work]:
+        """The works that it is for this relay."""
+        return (work,) if self.domains is None else by_domain(work)
 
     def take(self, now_s: float) -> Work | None:
         """The next one that may start where there is a slot; None where none stands ready that may."""
@@ -124,6 +153,8 @@ class Lane:
     def began(self, work: Work, now_s: float) -> None:
         """It is under way, until `ended`."""
         self.in_flight += 1
+        if self.domains is not None:
+            self.domains.began(work)
         if self.pace is not None:
             self.pace.started(now_s)
         if work.large:
@@ -131,6 +162,8 @@ class Lane:
 
     def ended(self, work: Work) -> None:
         self.in_flight -= 1
+        if self.domains is not None:
+            self.domains.ended(work)
         if work.large:
             self.large_in_flight -= 1
 
@@ -159,7 +192,10 @@ class Lane:
         self, outcomes: tuple[Outcome, ...], report: Report, now_s: float, chance: float, *, large: bool
     ) -> bool:
         """What an attempt that has just ended says about the relay: for its breaker and its window. Whether
-        the relay as such has failed."""
+        the relay as such has failed, or the domain that it delivers to."""
+        if self.domains is not None:
+            self.breaker.succeeded(now_s)
+            return any(outcome.move is Move.DEFER and outcome.scope is Scope.DOMAIN for outcome in outcomes)
         fault = report.fault
         if fault is not None or any(outcome.move is not Move.DELIVER for outcome in outcomes):
             timed_out = fault is not None and fault.kind is FaultKind.TIMEOUT

@@ -20,7 +20,7 @@ from dispatch.queue.work import Work
 class Line:
     """The works of one lane that stand ready."""
 
-    __slots__ = ("_bytes_max", "_count_max", "_large", "_large_max", "_large_next", "_ordinary", "large")
+    __slots__ = ("_bytes_max", "_count_max", "_large", "_large_max", "_large_next", "_ordinary")
 
     def __init__(self, count_max: int, bytes_max: int) -> None:
         self._count_max = count_max
@@ -29,16 +29,19 @@ class Line:
         self._ordinary: FairQueue[Work] = FairQueue(count_max, bytes_max)
         self._large: FairQueue[Work] = FairQueue(self._large_max, bytes_max // 2)
         self._large_next = True
-        self.large = 0
-        """How many large works stand ready."""
 
     def __len__(self) -> int:
-        return len(self._ordinary) + self.large
+        return len(self._ordinary) + len(self._large)
 
     def __iter__(self) -> Iterator[Work]:
         """In no order that matters; not to be used while works come and go."""
         yield from self._ordinary
         yield from self._large
+
+    @property
+    def large(self) -> int:
+        """How many large works stand ready."""
+        return len(self._large)
 
     @property
     def bytes(self) -> int:
@@ -67,20 +70,22 @@ class Line:
         ):
             return False
         line = self._large if work.large else self._ordinary
-        pushed = line.push(message.priority, message.origin.fair_share_key, work, size_bytes)
-        if work.large:
-            self.large += pushed
-        return pushed
+        return line.push(message.priority, message.origin.fair_share_key, work, size_bytes)
 
     def pop(self) -> Work | None:
         """Take the work whose turn it is, of either kind; None where none stands ready."""
-        if self.large and (self._large_next or not self._ordinary):
+        if self._large and (self._large_next or not self._ordinary):
             self._large_next = False
-            self.large -= 1
             return self._large.pop()
-        return self.pop_ordinary()
+        self._large_next = True
+        return self._ordinary.pop()
 
     def pop_ordinary(self) -> Work | None:
         """The same while no large one may go."""
         self._large_next = True
         return self._ordinary.pop()
+
+    def drain(self) -> Iterator[Work]:
+        """Take all that stand ready, whether they may go or not."""
+        while (work := self.pop()) is not None:
+            yield work

@@ -75,7 +75,7 @@ class Relief:
     def empty(self, lane: Lane) -> None:
         """What stands in the line of a relay for which relief is possible goes."""
         parked: list[Work] = []
-        while (work := lane.ready.pop()) is not None:
+        for work in lane.ready.drain():
             if work.owner is None:
                 parked.append(work)
                 continue

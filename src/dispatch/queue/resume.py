@@ -10,7 +10,7 @@ uncertain still looks like one that is due.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 
 import msgspec
 
@@ -256,6 +256,7 @@ class Resumption:
                 # Settled in the meantime, quarantined, or not waiting.
                 self._s.in_hand.clear(suspect.slot)
                 continue
+            works = [part for work in works for part in self._apart(work)]
             self._s.in_hand.share(suspect.slot, len(works))
             line += [(suspect, work) for work in works]
         if line:
@@ -268,6 +269,10 @@ class Resumption:
             scheduler.trial = Trial(self._s.clock, self._s.in_hand, line, self._start, over)
             self._s.clock.call_later(0, scheduler.trial.next)
         self._scheduler.thaw()
+
+    def _apart(self, work: Work) -> Sequence[Work]:
+        lane = self._scheduler.lanes.get(work.relay)
+        return (work,) if lane is None else lane.apart(work)
 
     def _start(self, work: Work) -> bool:
         scheduler, now_s = self._scheduler, self._s.clock.monotonic()

@@ -231,9 +231,9 @@ class Scheduler:
 
     def place(self, work: Work) -> None:
         """Into the line of its relay, or into the parked store when there is no room."""
-        lane = self.lanes.get(work.relay)
-        if lane is None or lane.shut(self._s.clock.monotonic()) or not lane.offer(work):
-            self.custody.park(work)
+        lane, now_s = self.lanes.get(work.relay), self._s.clock.monotonic()
+        for refused in (work,) if lane is None or lane.shut(now_s) else lane.offer(work, self._now_ms()):
+            self.custody.park(refused)
 
     # ---------------------------------------------------------------- starting
 
@@ -402,9 +402,10 @@ class Scheduler:
         if shut and self.relief.possible(lane):
             self.relief.pass_over(works, lane)
             return
+        now_ms = self._now_ms()
         for work in works:
-            if shut or not lane.offer(work):
-                self.return_work(work)
+            for refused in (work,) if shut else lane.offer(work, now_ms):
+                self.return_work(refused)
         self.pump(lane)
 
     def _shut(self, lane: Lane) -> bool:
@@ -429,7 +430,7 @@ class Scheduler:
             if not self.stopping:
                 self.return_work(work)
         else:
-            outcomes = judge(report, captured=lane.rules.captures)
+            outcomes = judge(report, lane.rules.captures, direct=lane.domains is not None)
             chance = self._s.chance.uniform()
             failed = self._learn(lane, work, outcomes, report, now_s, chance)
             decision = decide(
@@ -512,7 +513,7 @@ class Scheduler:
 
     def unload(self, lane: Lane) -> None:
         """Nothing of the lane starts for a while: its line goes to the parked store."""
-        while (work := lane.ready.pop()) is not None:
+        for work in lane.ready.drain():
             self.return_work(work)
 
     def relieve(self, lane: Lane) -> None:
@@ -528,7 +529,7 @@ class Scheduler:
 
     def return_work(self, work: Work) -> None:
         """It does not start now: the parked store keeps it."""
-        if work.owner is not None:
+        if work.owner is not None or work.postponed:
             self.custody.park(work)
             return
         self._s.parking.unclaim([(work.message.id, work.indexes)])

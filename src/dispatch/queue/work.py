@@ -11,6 +11,7 @@ import msgspec
 
 from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.message import ContentFile, Message
+from dispatch.policy.mail_domains import destination
 from dispatch.ports import Lsn
 from dispatch.spool.records import Attempted, Moved
 from dispatch.store.changes import DELIVERY_BYTES
@@ -63,10 +64,12 @@ class Work:
     __slots__ = (
         "content",
         "deliveries",
+        "destination",
         "indexes",
         "large",
         "message",
         "owner",
+        "postponed",
         "relay",
         "sent",
         "slot",
@@ -96,6 +99,10 @@ class Work:
         """Its content is a file, and takes long to send."""
         self.owner = owner
         """None: the parked store owns it."""
+        self.postponed = False
+        """It has due times that the parked store does not know yet."""
+        self.destination = ""
+        """The mail domain that its recipients share; of direct delivery only (`by_domain`)."""
         self.started_s = 0.0
         self.started_ms = 0
         """The same by the other clock, which may jump meanwhile."""
@@ -122,6 +129,29 @@ def parked_work(parked: ParkedMessage) -> Work:
     content = parked.message.content_file or parked.content
     assert content is not None, "a parked message without content"
     return Work(parked.message, parked.deliveries, content, None)
+
+
+def by_domain(work: Work) -> list[Work]:
+    """The same deliveries, those together whose recipients share a mail domain; in place of the work."""
+    recipients = work.message.envelope.recipients
+    domains: dict[str, list[ParkedDelivery]] = {}
+    for delivery in work.deliveries:
+        domains.setdefault(destination(recipients[delivery.index].address), []).append(delivery)
+    if len(domains) == 1:
+        (work.destination,) = domains
+        return [work]
+    parts: list[Work] = []
+    for domain, deliveries in domains.items():
+        parts.append(Work(work.message, tuple(deliveries), work.content, work.owner))
+        parts[-1].destination = domain
+    return parts
+
+
+def due_later(work: Work, due_ms: int) -> Work:
+    rows = tuple([msgspec.structs.replace(row, due_ms=due_ms) for row in work.deliveries])
+    later = Work(work.message, rows, work.content, work.owner)
+    later.postponed = True
+    return later
 
 
 def fresh_deliveries(message: Message, indexes: tuple[int, ...], relay: str) -> tuple[ParkedDelivery, ...]:

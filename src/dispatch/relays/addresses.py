@@ -6,8 +6,8 @@ Rules:
   answer goes on for as long as the relay lives: an upstream outlasts its name server. What DNS says is not
   there is not there.
 - One question at a time for a name: whoever asks meanwhile gets the same answer.
-- Hosts of MX records go by preference, those of equal preference in random order (RFC 5321 section 5.1). A
-  domain without any is its own host. A null MX is no host at all (RFC 7505).
+- Hosts of MX records go in the order of `policy.mail_domains`. A domain without any is its own host. A null
+  MX is no host at all (RFC 7505).
 - Families take turns, IPv6 first (RFC 8305 section 4).
 - Hosts and addresses that failed come last for `AVOID_S`; they are not left out, for there may be no others.
 
@@ -17,11 +17,12 @@ Without a resolver, names go to the network as they are.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence, Set
 from ipaddress import ip_address
 from itertools import chain, zip_longest
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
+from dispatch.policy.mail_domains import mail_hosts
 from dispatch.ports import Chance, Clock, MailExchangers, NameFault, Resolved, Resolver
 
 KEPT_S_MIN = 5.0
@@ -29,12 +30,28 @@ KEPT_S_MAX = 3600.0
 AGAIN_S = 30.0
 """How long a last good answer is used before DNS is asked again."""
 AVOID_S = 60.0
+ANSWERS_MAX = 1000
+"""Of each kind; then the oldest goes."""
 
 Answer = TypeVar("Answer", Resolved, MailExchangers)
 
 
 class NullMx(Exception):
     """The domain takes no mail, and says so."""
+
+
+class LoopsBack(Exception):
+    """We are the domain's host ourselves, and none is preferred to us."""
+
+
+class Exchangers(NamedTuple):
+    """The hosts of a domain, in the order to try them."""
+
+    names: list[str]
+    own_host: bool
+    """It has no MX records, and is its own host."""
+    secure: bool
+    """DNSSEC vouches for them."""
 
 
 class _Kept(Generic[Answer]):
@@ -71,6 +88,9 @@ class _Kept(Generic[Answer]):
         match ended.exception():
             case None:
                 answer = ended.result()
+                self._answers.pop(name, None)
+                if len(self._answers) >= ANSWERS_MAX:
+                    del self._answers[next(iter(self._answers))]
                 self._answers[name] = answer, now + min(max(answer.ttl_s, KEPT_S_MIN), KEPT_S_MAX)
             case NameFault(confirmed=True):
                 self._answers.pop(name, None)
@@ -94,18 +114,24 @@ class Whereabouts:
 
     async def hosts_of(self, domain: str) -> list[str]:
         """From its MX records. Raises `NameFault` and `NullMx`."""
+        return (await self.exchangers(domain)).names
+
+    async def exchangers(self, domain: str, own_names: Set[str] = frozenset()) -> Exchangers:
+        """The same with what else is known of them. `own_names` are ours: raises `LoopsBack` as well."""
         if self._mx is None or is_address(domain):
-            return [domain]
+            return Exchangers([domain], own_host=True, secure=False)
         try:
             answer = await self._mx.get(domain)
         except NameFault as fault:
             if fault.confirmed:
-                return [domain]
+                return Exchangers([domain], own_host=True, secure=False)
             raise
-        hosts = [(preference, self._uniform(), host) for preference, host in answer.hosts if host]
-        if not hosts:
+        found = mail_hosts(answer.hosts, self._uniform, own_names)
+        if found.null:
             raise NullMx
-        return [host for _, _, host in sorted(hosts, key=lambda each: each[:2])]
+        if found.loops:
+            raise LoopsBack
+        return Exchangers(list(found.names), own_host=False, secure=False)
 
     async def addresses_of(self, host: str) -> list[str]:
         """In the order to try them. Raises `NameFault`, also where none is of the source's family."""
@@ -116,7 +142,8 @@ class Whereabouts:
         if self._family is not None:
             addresses = [each for each in addresses if family_of(each) in (self._family, None)]
             if not addresses:
-                raise NameFault(f"{host} has no IPv{self._family} address", confirmed=True)
+                # It is there, for others: nothing that DNS could confirm.
+                raise NameFault(f"{host} has no IPv{self._family} address", confirmed=False)
         return self.usable_first(taking_turns(addresses))
 
     def usable_first(self, places: Sequence[str]) -> list[str]:

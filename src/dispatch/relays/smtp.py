@@ -54,16 +54,18 @@ class SmtpRelay:
         open_content: OpenContent,
         resolver: Resolver | None = None,
         chance: Chance | None = None,
+        upstream: Upstream | None = None,
     ) -> None:
         """`worker` reads large content, which `open_content` opens on its thread. Without a `resolver` the
         network is given names; without `chance` hosts of equal preference stay in the answer's order.
+        `upstream`: where the host is and how it is spoken to, in place of what follows from these.
 
         Raises `UnwritableCommand` for a `helo_name` that cannot be said.
         """
         helo_argument(host.helo_name)
         self.host = host
         self._clock = clock
-        self._upstream = Upstream(
+        self._upstream = upstream or Upstream(
             host, clock, network, Whereabouts(clock, resolver, chance, host.source_address)
         )
         self._worker = worker
@@ -82,6 +84,18 @@ class SmtpRelay:
         self._hold: Timer | None = None
         self._closing = False
         self._empty = asyncio.Event()
+
+    @property
+    def connections(self) -> int:
+        """Open, and on their way to be."""
+        return len(self._open) + len(self._opening)
+
+    def end_idle(self) -> int:
+        """Close the connections that have nothing to do; how many they were."""
+        count = len(self._idle)
+        while self._idle:
+            self._take_idle().quit()
+        return count
 
     # ports.Relay
 
@@ -108,8 +122,7 @@ class SmtpRelay:
         for dial in opening:
             dial.stop("the relay is closing")
         self._give_up_waiting(len(self._waiting) + len(self._waiting_fresh), _CLOSING)
-        while self._idle:
-            self._take_idle().quit()
+        self.end_idle()
         if self._open:
             self._empty.clear()
             timer = self._clock.call_later(grace_s, self._empty.set)

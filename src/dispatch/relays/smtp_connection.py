@@ -34,7 +34,7 @@ from dispatch.mail.report import Fault, FaultKind, Report, Stage
 from dispatch.ports import Clock, Timer, Transaction, Worker
 from dispatch.relays.smart_host import SmartHost, Timeouts
 from dispatch.relays.smtp_content import ContentStream, ContentTooShort, OpenContent
-from dispatch.relays.smtp_tls import ClientTls, TlsFailed
+from dispatch.relays.smtp_tls import SessionTls, TlsFailed
 from dispatch.smtp.body import BareNewline
 from dispatch.smtp.client import ClientCore, Heard
 from dispatch.smtp.client_auth import Credentials
@@ -73,7 +73,7 @@ class Job:
 class Terms(NamedTuple):
     """On which a session is opened."""
 
-    tls: ClientTls
+    tls: SessionTls
     server_name: str
     """Whom the certificate must name."""
     implicit: bool

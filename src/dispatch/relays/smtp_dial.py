@@ -28,24 +28,39 @@ from dispatch.relays.addresses import NullMx, Whereabouts
 from dispatch.relays.race import ConnectFailed, Race
 from dispatch.relays.smart_host import SmartHost
 from dispatch.relays.smtp_connection import SmtpConnection, Terms, peer_name
-from dispatch.relays.smtp_tls import ClientTls, clear_text_will_do
+from dispatch.relays.smtp_tls import ClientTls, SessionTls, clear_text_will_do, trust_of
 from dispatch.smtp.client_auth import Credentials
 from dispatch.smtp.client_exchange import Closed
 from dispatch.smtp.client_opening import Security
 
 CLEAR_S = 900.0
 """How long a host whose TLS failed is spoken to in clear text before TLS is tried again."""
+NAMES_MAX = 1000
+"""Hosts of which something is remembered."""
+FINAL = frozenset({FaultKind.NULL_MX, FaultKind.NO_DOMAIN, FaultKind.LOOP})
+"""What waiting does not mend."""
+
+
+class Unusable(Exception):
+    """A host, or all of its domain, that must not or cannot be used, and why."""
+
+    def __init__(self, kind: FaultKind, detail: str) -> None:
+        super().__init__(detail)
+        self.fault = Fault(kind, detail)
 
 
 class Upstream:
-    """What all dials of a relay share: how to reach its hosts, and what was learnt of them."""
+    """What all dials of a relay share: how to reach its hosts, and what was learnt of them.
+
+    Direct delivery asks more of DNS, and more of some hosts (`direct_domain`).
+    """
 
     def __init__(self, host: SmartHost, clock: Clock, network: Network, where: Whereabouts) -> None:
         self.host = host
         self.clock = clock
         self.network = network
         self.where = where
-        self.tls = ClientTls(host, network)
+        self.tls: SessionTls = ClientTls(trust_of(host), network, host.timeouts.handshake_s)
         self.refused: Credentials | None = None
         """What a host last refused: a source of tokens is told."""
         self._had_tls: set[str] = set()
@@ -59,21 +74,48 @@ class Upstream:
         refused, self.refused = self.refused, None
         return await source(refused)
 
-    def terms(self, server_name: str, credentials: Credentials | None) -> Terms:
+    async def exchangers(self, configured: str) -> list[str]:
+        """The hosts that one of `host.hosts` stands for. Raises `NameFault`, `NullMx` and `Unusable`."""
+        return await self.where.hosts_of(configured) if self.host.lookup == "mx" else [configured]
+
+    async def addresses(self, server_name: str) -> list[str]:
+        """In the order to try them. Raises `NameFault` and `Unusable`."""
+        return await self.where.addresses_of(server_name)
+
+    async def terms(self, server_name: str, credentials: Credentials | None) -> Terms:
+        """Raises `NameFault` and `Unusable`."""
         mode = self.host.tls
         security: Security = "none" if mode == "implicit" else mode
-        if self._clear_until.get(server_name, 0.0) > self.clock.monotonic() and clear_text_will_do(
-            self.host, credentials
-        ):
+        if self.goes_clear(server_name) and self.may_go_clear(server_name, credentials):
             security = "none"
         had_tls = server_name in self._had_tls
         return Terms(self.tls, server_name, mode == "implicit", security, had_tls, credentials)
 
+    def may_go_clear(self, server_name: str, credentials: Credentials | None) -> bool:
+        """Whether a session may go on without TLS where the handshake failed."""
+        return clear_text_will_do(self.host, credentials)
+
+    def explained(self, server_name: str, ended: Closed) -> Closed:
+        """How a session ended before it was open, in words that say who wanted what failed."""
+        return ended
+
     def had_tls(self, server_name: str) -> None:
+        _make_room(self._had_tls)
         self._had_tls.add(server_name)
 
-    def goes_clear(self, server_name: str) -> None:
+    def goes_clear(self, server_name: str) -> bool:
+        """TLS failed there lately."""
+        return self._clear_until.get(server_name, 0.0) > self.clock.monotonic()
+
+    def tls_failed(self, server_name: str) -> None:
+        _make_room(self._clear_until)
         self._clear_until[server_name] = self.clock.monotonic() + CLEAR_S
+
+
+def _make_room(names: set[str] | dict[str, float]) -> None:
+    # Names come from DNS, which may invent them without end.
+    if len(names) >= NAMES_MAX:
+        names.clear()
 
 
 class DialOwner(Protocol):
@@ -191,11 +233,12 @@ class Dial:
             return
         connection = self.connection
         if connection is not None:
+            ended = self._up.explained(self._server_name, ended)
             self._remember_tls(connection)
             if ended.stage is Stage.AUTH and ended.reply is not None and ended.reply.permanent:
                 self._up.refused = self._credentials
             if self._may_go_clear(connection, ended):
-                self._up.goes_clear(self._server_name)
+                self._up.tls_failed(self._server_name)
                 self._addresses.insert(0, self._address)
             elif ended.stage is not Stage.AUTH:
                 self._failed(self._address)
@@ -214,13 +257,13 @@ class Dial:
         return (
             connection.offered_tls
             and ended.stage is Stage.STARTTLS
-            and clear_text_will_do(self._up.host, self._credentials)
+            and self._up.may_go_clear(self._server_name, self._credentials)
         )
 
     def _note(self, ended: Closed) -> None:
-        """A domain that takes no mail is the last thing to say of hosts of which another one only failed."""
-        null = ended.fault is not None and ended.fault.kind is FaultKind.NULL_MX
-        if self._told is None or not null:
+        """What waiting does not mend is the last thing to say of hosts of which another one only failed."""
+        final = ended.fault is not None and ended.fault.kind in FINAL
+        if self._told is None or not final:
             self._told = ended
 
     def _failed(self, address: str) -> None:
@@ -236,24 +279,27 @@ class Dial:
             self._up.had_tls(self._server_name)
 
     async def _look_up_next(self) -> None:
-        """The addresses of the next exchanger. Raises `NameFault` and `NullMx`."""
+        """The addresses of the next exchanger. Raises `NameFault`, `NullMx` and `Unusable`."""
         up, where = self._up, self._up.where
         try:
             if not self._exchangers:
                 self._server_name = self._configured = self._hosts.popleft()
-                exchangers = [self._configured]
-                if up.host.lookup == "mx":
-                    exchangers = where.usable_first(await where.hosts_of(self._configured))
-                self._exchangers.extend(exchangers)
+                self._exchangers.extend(where.usable_first(await up.exchangers(self._configured)))
             self._server_name = self._exchangers.popleft()
-            self._addresses = await where.addresses_of(self._server_name)
-        except (NameFault, NullMx):
+            self._addresses = await up.addresses(self._server_name)
+        except (NameFault, NullMx, Unusable):
             where.failed(self._server_name)
             raise
 
     async def _connect(self) -> None:
         host = self._up.host
-        terms = self._up.terms(self._server_name, self._credentials)
+        try:
+            terms = await self._up.terms(self._server_name, self._credentials)
+        except Exception:
+            # It says something of the host, whatever its address.
+            self._addresses = []
+            self._up.where.failed(self._server_name)
+            raise
         self.connection = connection = self._owner.make(terms)
         if len(self._addresses) == 1:
             self._address = self._addresses.pop()
@@ -292,6 +338,8 @@ def _fault_of(error: BaseException) -> Fault:
         case ConnectFailed():
             # The first address is the preferred one.
             kind = _fault_of(next(iter(error.errors.values()))).kind
+        case Unusable(fault=fault):
+            return fault
         case NullMx():
             kind, detail = FaultKind.NULL_MX, "its MX record says so (RFC 7505)"
         case NameFault() | socket.gaierror():

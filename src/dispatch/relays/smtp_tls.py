@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from typing import Protocol
 
 from dispatch.mail.report import Fault, FaultKind
 from dispatch.ports import Network
@@ -34,17 +35,8 @@ class TlsFailed(Exception):
         return Fault(FaultKind.TLS, str(self))
 
 
-class ClientTls:
-    """What a relay's connections need of TLS."""
-
-    def __init__(self, host: SmartHost, network: Network) -> None:
-        trust = host.trust
-        if host.tls == "auto" and host.credentials is None and trust.ca_file is None:
-            trust = Trust(verify=False, fingerprint=trust.fingerprint)
-        self._trust = trust
-        self._network = network
-        self._handshake_s = host.timeouts.handshake_s
-        self._context: ssl.SSLContext | None = None
+class SessionTls(Protocol):
+    """How a session becomes encrypted."""
 
     async def secure(
         self, transport: asyncio.Transport, protocol: asyncio.Protocol, server_name: str
@@ -53,6 +45,29 @@ class ClientTls:
 
         The certificate must be for `server_name`. Raises `TlsFailed`; the transport is then of no use.
         """
+        ...
+
+
+def trust_of(host: SmartHost) -> Trust:
+    """What its connections trust."""
+    trust = host.trust
+    if host.tls == "auto" and host.credentials is None and trust.ca_file is None:
+        return Trust(verify=False, fingerprint=trust.fingerprint)
+    return trust
+
+
+class ClientTls:
+    """`SessionTls` with the trust that a relay was given."""
+
+    def __init__(self, trust: Trust, network: Network, handshake_s: float) -> None:
+        self._trust = trust
+        self._network = network
+        self._handshake_s = handshake_s
+        self._context: ssl.SSLContext | None = None
+
+    async def secure(
+        self, transport: asyncio.Transport, protocol: asyncio.Protocol, server_name: str
+    ) -> tuple[asyncio.Transport, str]:
         try:
             secured = await self._network.secure(
                 transport,

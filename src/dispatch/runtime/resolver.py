@@ -1,4 +1,5 @@
-"""The system's resolver behind the port: `/etc/hosts` first, then the name servers of `/etc/resolv.conf`.
+"""The system's resolver behind the port: `/etc/hosts` first, then the name servers of `/etc/resolv.conf`,
+or those that the settings name.
 
 Asked over the loop, so a name server that is silent holds up nobody but who waits for it. Both files are
 looked at again when they have changed. Search domains count for the addresses of hosts, as everywhere on the
@@ -11,16 +12,19 @@ the other sources of nsswitch, and DNSSEC.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
 from dns.asyncresolver import Resolver as DnsResolver
 from dns.exception import DNSException
 from dns.name import EmptyLabel, LabelTooLong, NameTooLong
+from dns.nameserver import Do53Nameserver
 from dns.rdatatype import RdataType
 from dns.resolver import NXDOMAIN, Answer, NoAnswer, NoResolverConfiguration
 
 from dispatch.ports import MailExchangers, NameFault, Resolved
+from dispatch.security.networks import parse_server
 
 ANSWER_S = 10.0
 """How long all name servers together may take."""
@@ -35,7 +39,16 @@ _UNSAYABLE = (EmptyLabel, LabelTooLong, NameTooLong, UnicodeError)
 class SystemResolver:
     """`ports.Resolver`."""
 
-    def __init__(self, hosts: Path = _HOSTS, configuration: Path = _CONFIGURATION, port: int = 53) -> None:
+    def __init__(
+        self,
+        hosts: Path = _HOSTS,
+        configuration: Path = _CONFIGURATION,
+        port: int = 53,
+        servers: Sequence[str] = (),
+    ) -> None:
+        """`servers` are asked in place of those of the configuration, each at the port that it names itself
+        (`security.networks.parse_server`)."""
+        self._servers = [parse_server(server) for server in servers]
         self._hosts = hosts
         self._configuration = configuration
         self._port = port
@@ -91,8 +104,12 @@ class SystemResolver:
     def _resolver(self) -> DnsResolver:
         stamp = _stamp(self._configuration)
         if self._dns is None or stamp != self._dns_stamp:
-            self._dns, self._dns_stamp = DnsResolver(str(self._configuration)), stamp
+            # With servers of its own it needs no configuration, and has no search domains.
+            self._dns = DnsResolver(str(self._configuration), configure=not self._servers)
+            self._dns_stamp = stamp
             self._dns.port = self._port
+            if self._servers:
+                self._dns.nameservers = [Do53Nameserver(at, port or self._port) for at, port in self._servers]
         return self._dns
 
     def _local_addresses(self, host: str) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from ipaddress import (
     AddressValueError,
+    IPv4Address,
     IPv4Network,
     IPv6Address,
     IPv6Network,
@@ -33,10 +34,25 @@ Network = IPv4Network | IPv6Network
 _MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 _MAPPED_NETWORK = IPv6Network("::ffff:0:0/96")
 _CACHED_ADDRESSES_MAX = 4096
+PORT_MAX = 65_535
 
 
 class InvalidNetwork(ValueError):
     """The text is no network; the message says what is wrong with it and what could be written instead."""
+
+
+def parse_server(text: str) -> tuple[str, int | None]:
+    """`192.0.2.1`, `192.0.2.1:5353`, `2001:db8::1` or `[2001:db8::1]:5353`: the address, and the port where
+    one is written; raises `ValueError`."""
+    address, colon, port_text = text.rpartition(":")
+    if not colon or (":" in address and not address.endswith("]")):
+        return str(ip_address(text)), None
+    port = int(port_text) if port_text.isascii() and port_text.isdigit() else 0
+    if not 0 < port <= PORT_MAX:
+        raise ValueError(f"{port_text!r} is no port")
+    if address.startswith("[") and address.endswith("]"):
+        return str(IPv6Address(address[1:-1])), port
+    return str(IPv4Address(address)), port
 
 
 def parse_network(text: str) -> Network:

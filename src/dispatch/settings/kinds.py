@@ -24,7 +24,7 @@ from dispatch.policy.limits import parse_rates, written_rates
 from dispatch.policy.local_names import Alias, NoAlias, expand, parse_alias
 from dispatch.policy.patterns import NoPattern, parse_pattern, split_patterns
 from dispatch.policy.windows import NoWindow, parse_window
-from dispatch.security.networks import InvalidNetwork, parse_network
+from dispatch.security.networks import InvalidNetwork, parse_network, parse_server
 from dispatch.security.passwords import what_is_wrong_with_hash
 
 NONE = "none"
@@ -201,6 +201,24 @@ class IpAddress(msgspec.Struct, frozen=True):
             pass
         remedy = "write an address like 192.0.2.1 or ::1; 0.0.0.0 and :: stand for all of them"
         raise Unfit(Misfit("", f"{shown(given)} is no IP address", remedy))
+
+
+class Server(msgspec.Struct, frozen=True):
+    """An address, with or without a port."""
+
+    type_name: str = "address of a server"
+    limits: str = "IPv4 or IPv6, with or without a port"
+
+    def read(self, given: object, *, text: bool) -> str:
+        written = given.strip() if isinstance(given, str) else ""
+        try:
+            parse_server(written)
+        except ValueError:
+            pass
+        else:
+            return written
+        remedy = "write an address like 192.0.2.1, 192.0.2.1:5353 or [2001:db8::1]:5353"
+        raise Unfit(Misfit("", f"{shown(given)} is no address of a server", remedy))
 
 
 class Network(msgspec.Struct, frozen=True):

@@ -53,7 +53,7 @@ class Listener(Section, frozen=True, kw_only=True):
     ports: Annotated[
         tuple[int, ...],
         restart(
-            "supervisor",
+            "supervisor delivery",
             ListOf(PORT),
             """Ports for SMTP. One that cannot be bound is skipped with a warning; where port 25 was wanted
             and cannot be had, or none could be bound, port 2525 is added. An empty list: no SMTP.""",
@@ -62,7 +62,7 @@ class Listener(Section, frozen=True, kw_only=True):
     tls_ports: Annotated[
         tuple[int, ...],
         restart(
-            "supervisor",
+            "supervisor delivery",
             ListOf(PORT),
             "Ports on which TLS begins with the connection (RFC 8314). An empty list: none.",
         ),

@@ -13,10 +13,18 @@ from dispatch.smtp.client_auth import Credentials
 from dispatch.smtp.client_commands import UnwritableCommand
 
 OAUTH_KEYS = tuple(name for name in Relay.__struct_fields__ if name.startswith("oauth_"))
-
-
 _CHANGING = frozenset({"envelope_from", "header_from", "reply_to", "dkim_domain"})
 """What is done to a message on its way out."""
+_OF_A_HOST = frozenset(
+    {
+        *("preset", "region", "host", "lookup"),
+        *("verify", "ca_file", "fingerprint"),
+        *("username", "password", "auth", "allow_unsecure_auth", *OAUTH_KEYS),
+    }
+)
+"""What can only be said of a host that is known beforehand."""
+_DIRECT_ONLY = frozenset({"max_concurrency_per_domain", "dns_servers"})
+_DIRECT_TLS = ("", "none", "auto", "starttls_required")
 
 
 class Wrong(NamedTuple):
@@ -29,10 +37,17 @@ def wrong_with(relay: Relay, given: Set[str], unfit: Set[str]) -> Iterator[Wrong
     """`given`: the keys that some source or the preset gave; `unfit`: those that nothing follows from."""
     if "kind" in unfit:
         return
-    if relay.kind != "smtp":
+    if relay.kind == "capture":
         for key in sorted(given & _CHANGING):
             yield Wrong(key, "is no use to a relay that captures: it keeps what came", "remove it")
         return
+    if relay.kind == "direct":
+        yield from _direct(relay, given, unfit)
+        yield from _rewriting(relay, given, unfit)
+        yield from _signing(relay, given, unfit)
+        return
+    for key in sorted(given & _DIRECT_ONLY):
+        yield Wrong(key, "is no use to a relay that has a host", 'remove it, or write kind = "direct"')
     yield from _place(relay, given, unfit)
     if not unfit & {"tls", "port", "username"}:
         yield from _trust(relay, given)
@@ -45,6 +60,18 @@ def wrong_with(relay: Relay, given: Set[str], unfit: Set[str]) -> Iterator[Wrong
     if relay.flush_interval_seconds and "max_concurrency" in given:
         what = "is no use beside flush_interval_seconds: a flush is one session"
         yield Wrong("max_concurrency", what, "remove one of the two")
+
+
+def _direct(relay: Relay, given: Set[str], unfit: Set[str]) -> Iterator[Wrong]:
+    for key in sorted(given & _OF_A_HOST):
+        what = "is no use to direct delivery, whose hosts are those of the recipients"
+        yield Wrong(key, what, 'remove it, or write kind = "smtp"')
+    if "flush_interval_seconds" in given - unfit and relay.flush_interval_seconds:
+        what = "is no use to direct delivery: a flush is one session with one host"
+        yield Wrong("flush_interval_seconds", what, "remove it")
+    if "tls" not in unfit and relay.tls not in _DIRECT_TLS:
+        what = f'is "{relay.tls}", which cannot be asked of hosts that nobody knows beforehand'
+        yield Wrong("tls", what, 'write "auto", "starttls_required" or "none"')
 
 
 def _place(relay: Relay, given: Set[str], unfit: Set[str]) -> Iterator[Wrong]:

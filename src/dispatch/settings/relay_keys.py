@@ -42,6 +42,7 @@ from dispatch.settings.quantities import (
 from dispatch.settings.sending_keys import Sending
 from dispatch.smtp.client_auth import MECHANISMS
 
+RelayKind = Literal["smtp", "direct", "capture"]
 Lookup = Literal["address", "mx"]
 TlsMode = Literal["none", "auto", "starttls", "starttls_required", "implicit"]
 RelayTls = Literal["", "none", "auto", "starttls", "starttls_required", "implicit"]
@@ -104,11 +105,12 @@ class Relay(Sending, frozen=True, kw_only=True):
         ),
     ]
     kind: Annotated[
-        Literal["smtp", "capture"],
+        RelayKind,
         live(
             "delivery",
-            Choice(("smtp", "capture")),
-            "An SMTP host, or capture: mail is kept in the local inbox and sent nowhere.",
+            Choice(typing.get_args(RelayKind)),
+            """An SMTP host; direct: the mail hosts of the recipients' own domains, by their MX records, for
+            internal and low-volume use; or capture: mail is kept in the local inbox and sent nowhere.""",
         ),
     ] = "smtp"
     enabled: Annotated[
@@ -152,7 +154,15 @@ class Relay(Sending, frozen=True, kw_only=True):
             default_words="none, or that of the preset",
         ),
     ] = ""
-    port: Annotated[int, live("delivery", PORT, "The port that it listens on.")] = 25
+    port: Annotated[
+        int,
+        live(
+            "delivery",
+            PORT,
+            """The port that it listens on. Mail hosts of other domains have 25: direct delivery needs another
+            one in closed networks and tests only.""",
+        ),
+    ] = 25
     lookup: Annotated[
         Lookup,
         live(
@@ -179,7 +189,9 @@ class Relay(Sending, frozen=True, kw_only=True):
             Choice(typing.get_args(RelayTls)[1:]),
             """How the connection is encrypted: not at all; if the host can, and without TLS where that fails
             (auto); if the host offers STARTTLS, and then it must succeed, and be offered ever after
-            (starttls); always, by STARTTLS (starttls_required); always, from the first byte (implicit).""",
+            (starttls); always, by STARTTLS (starttls_required); always, from the first byte (implicit). Of
+            these, direct delivery has none, auto and starttls_required, and asks nobody for whose certificate
+            it is.""",
             default_words="implicit on port 465; otherwise starttls_required with a user name, auto without",
         ),
     ] = ""
@@ -323,7 +335,32 @@ class Relay(Sending, frozen=True, kw_only=True):
             inherits="listener.server_name",
         ),
     ] = ""
-    max_concurrency: Annotated[int, live("delivery", Number(1, 10_000), "Connections to it at once.")] = 20
+    max_concurrency: Annotated[
+        int,
+        live(
+            "delivery",
+            Number(1, 10_000),
+            "Connections to it at once; in direct delivery to the hosts of all domains together.",
+        ),
+    ] = 20
+    max_concurrency_per_domain: Annotated[
+        int,
+        live(
+            "delivery",
+            Number(1, 100),
+            """Of direct delivery: connections to the hosts of one domain at once. A slow domain keeps no more
+            than these from the others, and large hosts turn away who comes with many.""",
+        ),
+    ] = 3
+    dns_servers: Annotated[
+        tuple[str, ...],
+        live(
+            "delivery",
+            ListOf(kinds.Server()),
+            "Of direct delivery: name servers to ask, with a port where it is not 53.",
+            default_words="those of /etc/resolv.conf",
+        ),
+    ] = ()
     max_message_bytes: Annotated[
         int,
         live(
@@ -443,6 +480,8 @@ def tls_mode(relay: Relay) -> TlsMode:
     """As written, or what fits: credentials never go over clear text because nobody thought of it."""
     if relay.tls:
         return relay.tls
+    if relay.kind == "direct":
+        return "auto"
     if relay.port == IMPLICIT_PORT:
         return "implicit"
     return "starttls_required" if relay.username else "auto"

@@ -324,14 +324,26 @@ class Bench:
             dealt.setdefault(names[index % len(names)], []).append(index)
         return tuple((_route(name), tuple(indexes)) for name, indexes in dealt.items())
 
-    def message(self, recipients: int = 1, *, file: bool = False) -> Message:
+    def deliver_directly(self, places: int) -> None:
+        """`relay` delivers to the domains of the recipients, with so many places for each."""
+        self.lane = self.scheduler.lanes["relay"] = self.make_lane(
+            "relay", self.relay, per_domain_max=places, ready_max=self.lane.rules.ready_max
+        )
+
+    def message(
+        self, recipients: int = 1, *, file: bool = False, domains: Sequence[str] = ("example.org",)
+    ) -> Message:
+        """The recipients are at these domains in turn."""
         now_ms = int(self.loop.wall() * 1000)
         self._messages += 1
         message_id = new_message_id(now_ms, SimulatedChance(self._messages).token(10))
         return Message(
             message_id,
             now_ms,
-            Envelope("a@example.org", tuple(Recipient(f"r{n}@example.org") for n in range(recipients))),
+            Envelope(
+                "a@example.org",
+                tuple(Recipient(f"r{n}@{domains[n % len(domains)]}") for n in range(recipients)),
+            ),
             Origin("smtp", "192.0.2.1"),
             Summary(),
             20,
@@ -339,10 +351,15 @@ class Bench:
         )
 
     def offer(
-        self, recipients: int = 1, *, file: bool = False, content: bytes = b"A: b\r\n\r\nc\r\n"
+        self,
+        recipients: int = 1,
+        *,
+        file: bool = False,
+        content: bytes = b"A: b\r\n\r\nc\r\n",
+        domains: Sequence[str] = ("example.org",),
     ) -> MessageId:
         """A message comes into the log, and is taken up."""
-        message = self.message(recipients, file=file)
+        message = self.message(recipients, file=file, domains=domains)
         self.mail.append(encode_mail(message, () if file else (content,)), lambda _: None)
         self.loop.settle()
         self.scheduler.wake()

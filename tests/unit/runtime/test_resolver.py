@@ -110,6 +110,18 @@ def test_a_short_name_is_searched_for(ask: Ask) -> None:
     ask(asking)
 
 
+def test_servers_of_the_settings_are_asked_in_place_of_the_machines(ask: Ask, tmp_path: Path) -> None:
+    async def asking(_: SystemResolver, server: NameServer) -> None:
+        port = server.transport.get_extra_info("sockname")[1]
+        own = SystemResolver(tmp_path / "hosts", tmp_path / "none", servers=[f"127.0.0.1:{port}"])
+        assert (await own.addresses("four.example")).values == ("192.0.2.4",)
+        assert (await own.addresses("alias")).values == ("192.0.2.9",), "the file of hosts counts"
+        with pytest.raises(NameFault, match="no name short"):
+            await own.addresses("short")
+
+    ask(asking)
+
+
 def test_mail_exchangers_and_the_null_mx(ask: Ask) -> None:
     async def asking(system: SystemResolver, server: NameServer) -> None:
         hosts, ttl_s = await system.mx("example.org")

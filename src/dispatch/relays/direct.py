@@ -1,0 +1,197 @@
+"""Direct delivery: mail goes to the hosts of its recipients' own domains, without a smart host.
+
+Duty: implement `ports.Relay` over one pool of connections (`smtp.SmtpRelay`) for each domain. The recipients
+of a transaction share their domain (`policy.mail_domains.destination`): the queue sees to it.
+
+Rules:
+
+- What happens at one domain is no business of another: pool, timeouts, what was learnt of hosts are its own,
+  and so is every failure.
+- A domain at which no session could be opened rests for `rest_s`: what comes for it meanwhile hears at once
+  why, so that its backlog does not hold connections that others could use. That counts as no attempt, unless
+  waiting mends nothing.
+- `max_concurrency` counts connections, idle ones too: these are closed where a domain needs a new one and
+  there are as many as there may be.
+- A domain without work is forgotten after `KEPT_S`, and earlier where there are more than `KEPT_MAX` of them.
+
+Deliberately not here: how many transactions of a domain are under way (the queue's `DomainLine`), and what a
+domain demands of a session (`direct_domain`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from dispatch.mail.report import Fault, FaultKind, Report, Stage
+from dispatch.policy.mail_domains import destination
+from dispatch.ports import Chance, Clock, Network, Resolver, Transaction, Worker
+from dispatch.relays.addresses import Whereabouts
+from dispatch.relays.direct_domain import DomainUpstream, Ourselves
+from dispatch.relays.smart_host import SmartHost
+from dispatch.relays.smtp import SmtpRelay
+from dispatch.relays.smtp_content import OpenContent
+from dispatch.relays.smtp_dial import FINAL
+
+REST_S_MAX = 15.0
+KEPT_S = 600.0
+KEPT_MAX = 500
+
+_OPENING = frozenset({Stage.CONNECT, Stage.GREETING, Stage.EHLO, Stage.STARTTLS})
+
+
+class _Domain:
+    """What is known of a domain while there is mail for it, and a while longer."""
+
+    __slots__ = ("failed", "idle_since", "pool", "rests_until", "unfinished")
+
+    def __init__(self, pool: SmtpRelay) -> None:
+        self.pool = pool
+        self.unfinished = 0
+        self.idle_since = 0.0
+        self.rests_until = 0.0
+        self.failed: Report | None = None
+        """What is told while it rests."""
+
+
+class DirectRelay:
+    """`ports.Relay` for every domain there is."""
+
+    def __init__(
+        self,
+        template: SmartHost,
+        *,
+        max_concurrency: int,
+        rest_s: float = REST_S_MAX,
+        ourselves: Ourselves,
+        clock: Clock,
+        network: Network,
+        worker: Worker,
+        open_content: OpenContent,
+        resolver: Resolver,
+        chance: Chance,
+    ) -> None:
+        """`template`: what all domains have in common; its hosts are filled in, its `max_concurrency` is that
+        of one domain. The other `max_concurrency` is that of all together. `rest_s`: below the shortest wait
+        for a retry."""
+        self._template = template
+        self._max_concurrency = max_concurrency
+        self._rest_s = min(rest_s, REST_S_MAX)
+        self._ourselves = ourselves
+        self._clock = clock
+        self._network = network
+        self._worker = worker
+        self._open_content = open_content
+        self._resolver = resolver
+        self._chance = chance
+        self._domains: dict[str, _Domain] = {}
+        self._idle: dict[str, _Domain] = {}
+        """Those without work; that which has been for longest comes first."""
+        self._unfinished = 0
+        self._closing = False
+
+    # ports.Relay
+
+    def free(self) -> int:
+        return 0 if self._closing else max(0, self._max_concurrency - self._unfinished)
+
+    def start(self, transaction: Transaction, done: Callable[[Transaction, Report], None]) -> None:
+        recipients = transaction.message.envelope.recipients
+        name = destination(recipients[transaction.indexes[0]].address)
+        domain = self._domain(name)
+        self._unfinished += 1
+        domain.unfinished += 1
+        self._idle.pop(name, None)
+        rests = domain.failed if self._clock.monotonic() < domain.rests_until else None
+        told = _CLOSING if self._closing else rests
+        ended = partial(self._ended, name, domain, done, told is None)
+        if told is not None:
+            # What ended before the envelope is the same for everybody.
+            report = msgspec.structs.replace(told, replies=told.replies[:1] * len(transaction.indexes))
+            self._clock.call_later(0, partial(ended, transaction, report))
+            return
+        self._make_room()
+        domain.pool.start(transaction, ended)
+
+    async def close(self, grace_s: float) -> None:
+        self._closing = True
+        await asyncio.gather(*(domain.pool.close(grace_s) for domain in self._domains.values()))
+
+    # Domains
+
+    @property
+    def domains(self) -> int:
+        """How many are remembered."""
+        return len(self._domains)
+
+    def _domain(self, name: str) -> _Domain:
+        domain = self._domains.get(name)
+        if domain is None:
+            domain = self._domains[name] = _Domain(self._pool(name))
+        return domain
+
+    def _pool(self, name: str) -> SmtpRelay:
+        host = msgspec.structs.replace(self._template, hosts=(name,), lookup="mx")
+        where = Whereabouts(self._clock, self._resolver, self._chance, host.source_address)
+        return SmtpRelay(
+            host,
+            clock=self._clock,
+            network=self._network,
+            worker=self._worker,
+            open_content=self._open_content,
+            upstream=DomainUpstream(host, self._clock, self._network, where, self._ourselves),
+        )
+
+    def _ended(
+        self,
+        name: str,
+        domain: _Domain,
+        done: Callable[[Transaction, Report], None],
+        tried: bool,
+        transaction: Transaction,
+        report: Report,
+    ) -> None:
+        self._unfinished -= 1
+        domain.unfinished -= 1
+        now = self._clock.monotonic()
+        if not tried:
+            pass
+        elif report.stage not in _OPENING:
+            domain.failed = None
+        elif domain.failed is None or now >= domain.rests_until:
+            domain.failed, domain.rests_until = _resting(report), now + self._rest_s
+        if not domain.unfinished and not self._closing:
+            domain.idle_since = now
+            self._idle[name] = domain
+            self._forget(now)
+        done(transaction, report)
+
+    def _forget(self, now: float) -> None:
+        for name, domain in list(self._idle.items()):
+            if len(self._idle) <= KEPT_MAX and now - domain.idle_since < KEPT_S:
+                break
+            domain.pool.end_idle()
+            del self._idle[name], self._domains[name]
+
+    def _make_room(self) -> None:
+        """For one connection more, at the cost of idle ones of others."""
+        count = sum(domain.pool.connections for domain in self._domains.values())
+        for domain in self._idle.values():
+            if count < self._max_concurrency:
+                break
+            count -= domain.pool.end_idle()
+
+
+def _resting(report: Report) -> Report:
+    """What is told of a session that could not be opened to those that come a moment later."""
+    fault, (reply, *_) = report.fault, report.replies
+    if fault is not None and fault.kind in FINAL:
+        return report
+    what = str(reply) if fault is None else f"{fault.kind.value}: {fault.detail}"
+    return msgspec.structs.replace(report, replies=(None,), fault=Fault(FaultKind.RESTS, what))
+
+
+_CLOSING = Report(Stage.CONNECT, (None,), Fault(FaultKind.DROPPED, "the relay is closing"))
