@@ -78,7 +78,7 @@ class Checkups:
             host,
             clock=machine.clock,
             network=machine.network,
-            resolver=machine.resolver,
+            resolver=machine.resolver(relay.dns_servers),
             chance=machine.chance,
             worker=worker,
             tell=told.put_nowait,
