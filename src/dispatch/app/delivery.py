@@ -90,10 +90,7 @@ async def start_delivery(
     maker = Lanes(machine, report, tokens)
     maker.suppressed = watch.suppressed
     maker.make(watch.settings, lanes)
-    paused = Pauses(machine.disk)
-    paused.put(lanes.values())
-    for name in ("all",) if paused.paused.everything else paused.paused.relays:
-        report("queue_paused", relay=name)
+    paused = _paused(machine.disk, lanes, report)
 
     health = LogHealth(machine.clock, stores.ledger, "ledger", report)
     await _until_well(machine.clock, stores.ledger)
@@ -144,6 +141,15 @@ async def start_delivery(
     await bus.start()
     scheduler.wake()
     return service
+
+
+def _paused(disk: Disk, lanes: dict[str, Lane], report: Reporter) -> Pauses:
+    """The pauses that outlasted the restart, in force."""
+    paused = Pauses(disk)
+    paused.put(lanes.values())
+    for name in ("all",) if paused.paused.everything else paused.paused.relays:
+        report("queue_paused", relay=name)
+    return paused
 
 
 def _recover_queue(
