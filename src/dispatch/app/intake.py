@@ -258,6 +258,7 @@ async def start_intake(
         in_force.desk.disk_level,
         SegmentReader(machine.disk, MAIL, mark=machine.mark(folders.mail_durable, False)),
         partial(machine.threads.worker, "keys"),
+        lambda: in_force.desk.rules.local_names,
     )
     bus = machine.neighbours.serve("intake", msgspec.msgpack.Decoder(Request), submitting.handle, report)
     service = IntakeService(

@@ -30,6 +30,7 @@ from dispatch.mail.ids import MessageId
 from dispatch.mail.message import Origin
 from dispatch.mail.reply import Reply, reply
 from dispatch.policy.admission import Refusal, refuse_undurable
+from dispatch.policy.local_names import LocalNames
 from dispatch.ports import DiskLevel, LogReader, Lsn, Worker
 from dispatch.spool.faults import CorruptError, ReleasedError
 from dispatch.spool.records import UnreadableRecord, decode_mail
@@ -113,6 +114,7 @@ class Submitting:
         disk_level: Callable[[], DiskLevel],
         log: KeptLog,
         worker: Callable[[], Worker],
+        local_names: Callable[[], LocalNames] = LocalNames,
     ) -> None:
         """`worker` makes the thread on which the log is read for keys, once; `log` is read there only."""
         self._acceptance = acceptance
@@ -120,6 +122,7 @@ class Submitting:
         self._disk_level = disk_level
         self._log = log
         self._worker = worker
+        self._local_names = local_names
         self._known = KnownKeys()
         self._scan: asyncio.Future[None] | None = None
         self._under_way: dict[str, asyncio.Future[Answer]] = {}
@@ -148,10 +151,12 @@ class Submitting:
             answer.set_result(Refused(refuse_undurable(full=True).reply))
             return answer
         own_name = self._acceptance.rules.server_name
+        # The sender who is told may be a name of this host: `root`, whose mail somebody reads elsewhere.
+        envelope = self._local_names().envelope(request.envelope)
         submission = Submission(
-            request.envelope,
+            envelope,
             Origin("internal", _OWN_ADDRESS, own_name),
-            "UTF8SMTP" if request.envelope.smtputf8 else "ESMTP",
+            "UTF8SMTP" if envelope.smtputf8 else "ESMTP",
             len(request.content),
             idempotency_key=request.idempotency_key,
         )

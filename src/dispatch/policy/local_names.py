@@ -26,8 +26,8 @@ Rules:
 - A reverse-path is completed where it is bare or at localhost, and never aliased: it says who wrote, and
   takes the bounces. The null reverse-path stays null.
 
-Deliberately not here: header fields, which stay as they were written; programs, files and lists
-of /etc/aliases.
+Deliberately not here: header fields, which are completed when they leave (`mime.complete`); programs, files
+and lists of /etc/aliases.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ from collections.abc import Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import NamedTuple
 
+import msgspec
+
+from dispatch.mail.envelope import Envelope
 from dispatch.policy.patterns import plain_local_part, split_patterns
 from dispatch.smtp.grammar import read_path
 
@@ -170,6 +173,18 @@ class LocalNames:
             if name is not None:
                 return aliases[name]
         return (self._at_home(address, local_part) if domain == LOCALHOST else address,)
+
+    def envelope(self, envelope: Envelope) -> Envelope:
+        """One that was made by ourselves, with its recipients replaced; the same where nothing is."""
+        people = [(each, self.recipients(each.address)) for each in envelope.recipients]
+        if all(addresses == (each.address,) for each, addresses in people):
+            return envelope
+        replaced = [
+            msgspec.structs.replace(each, address=address)
+            for each, addresses in people
+            for address in addresses
+        ]
+        return msgspec.structs.replace(envelope, recipients=tuple(dict.fromkeys(replaced)))
 
     def _at_home(self, address: str, local_part: str) -> str:
         return f"{local_part}@{self._append}" if self._append else address

@@ -18,6 +18,7 @@ from dispatch.intake.submit import Answer, KnownKeys, Refused, Submit, Submitted
 from dispatch.mail.envelope import Envelope, Recipient
 from dispatch.mail.ids import MessageId
 from dispatch.mail.message import Message
+from dispatch.policy.local_names import LocalNames
 from dispatch.ports import DiskLevel
 from dispatch.spool.content import ContentFolder
 from dispatch.spool.log import SegmentLog
@@ -103,6 +104,16 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     yield begin
     bury()
+
+
+def test_a_notice_for_a_name_of_this_host_goes_to_the_person_behind_it(start: Start) -> None:
+    life = start()
+    names = LocalNames(append_domain="example.org", aliases=["root: ops@example.com"])
+    life.submitting._local_names = lambda: names
+    notice = msgspec.structs.replace(NOTICE, envelope=Envelope("", (Recipient("root@example.org"),)))
+    assert isinstance(life.ask(notice), Submitted)
+    ((message, _),) = life.messages
+    assert [recipient.address for recipient in message.envelope.recipients] == ["ops@example.com"]
 
 
 def test_a_notice_is_in_the_log_when_it_is_answered(start: Start) -> None:

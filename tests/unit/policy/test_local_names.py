@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from dispatch.mail.envelope import Envelope, Recipient
 from dispatch.policy.local_names import LocalNames, NoAlias, parse_alias
 
 HOST = LocalNames(
@@ -130,3 +131,14 @@ def test_a_quoted_comma_is_no_border() -> None:
 def test_a_long_chain_is_followed_to_its_end() -> None:
     aliases = [f"n{number}: n{number + 1}" for number in range(5000)]
     assert LocalNames(aliases=[*aliases, "n5000: a@b.c"]).recipients("n0") == ("a@b.c",)
+
+
+def test_an_envelope_of_our_own_goes_to_the_people_each_of_them_once() -> None:
+    aliases = ["root: a@b.example, admin", "admin: a@b.example"]
+    names = LocalNames(append_domain="example.org", aliases=aliases)
+        append_domain="example.org", aliases=["root: a@b.example, admin", "admin: a@b.example"]
+    )
+    notice = Envelope("", (Recipient("root@example.org", notify="NEVER"),))
+    assert names.envelope(notice) == Envelope("", (Recipient("a@b.example", notify="NEVER"),))
+    foreign = Envelope("", (Recipient("root@example.net"),))
+    assert names.envelope(foreign) is foreign
