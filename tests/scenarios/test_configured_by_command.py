@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from tests.scenarios.relay import Relay, until
-from tests.scenarios.test_secrets_stay_secret import may_log_in, shown_certificate
+from tests.scenarios.test_secrets_stay_secret import may_log_in, shown_certificate, starttls
 from tests.scenarios.upstream import Upstream
 
 
@@ -41,10 +41,17 @@ def test_a_login_is_in_force_when_the_command_returns(bare: Relay) -> None:
     assert may_log_in(bare, "scanner", "another-password")
     bare.cli("login", "disable", "scanner")
     assert not may_log_in(bare, "scanner", "another-password")
+    assert "no mail yet" in bare.cli("login", "list")
     bare.cli("login", "enable", "scanner")
+    with starttls(bare) as client:
+        client.login("scanner", "another-password")
+        client.sendmail("me@example.org", ["you@example.net"], b"Subject: Hello\r\n\r\nHello\r\n")
+    until(lambda: bare.json("login", "list")[0]["use"]["messages"] == 1, "its mail is counted")
     bare.kill()
     bare.start()
     assert may_log_in(bare, "scanner", "another-password"), "what was confirmed survives a kill"
+    # smtplib tries a wrong password with each of two mechanisms.
+    until(lambda: bare.json("stats")["refused"] == {"login": 4}, "so does each wrong password's count")
 
 
 def test_a_relay_takes_mail_when_the_command_returns(bare: Relay, upstream: Upstream) -> None:

@@ -18,8 +18,10 @@ from dispatch.app.watch import Watch
 from dispatch.observe import Reporter
 from dispatch.outcomes.history import History
 from dispatch.outcomes.log_lines import LogLines, LogRules
+from dispatch.outcomes.refusals import Refusals
 from dispatch.outcomes.service import ControlService
 from dispatch.outcomes.tail import Gap, Reactor, Tail
+from dispatch.policy.admission import REFUSAL_KINDS
 from dispatch.ports import LogReader, Lsn, Mark, Timer
 from dispatch.settings import Role, Settings
 from dispatch.settings.requests import Answer, Changed, Request, TestRelay
@@ -168,6 +170,7 @@ class Following:
         self._rules = rules
         self._report = report
         self._first = first
+        self._refusals = {kind: machine.mark(machine.folders.refused(kind), False) for kind in REFUSAL_KINDS}
         self._lines: LogLines | None = None
         self._tail: Tail | None = None
         self.store: HistoryStore | None = None
@@ -215,7 +218,9 @@ class Following:
             self._lines = LogLines(self.store, self._report, self._rules)
             gaps = partial(_report_gap, self._report)
             first = () if self._first is None else (self._first(self.store),)
-            self._tail = Tail(self._reader, self.store, *first, History(self.store), self._lines, report=gaps)
+            refusals = Refusals(self.store, self._refusals, lambda: int(machine.clock.wall() * 1000))
+            reactors = (*first, History(self.store), refusals, self._lines)
+            self._tail = Tail(self._reader, self.store, *reactors, report=gaps)
         except Exception:
             self._let_go()
             raise

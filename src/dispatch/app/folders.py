@@ -7,6 +7,7 @@ path                   only writer   what
 =====================  ============  ==========================================================
 mail/0/                intake        the mail log, its durable mark, and where the last power cut ended it
 content/0/             intake        content files above 1 MiB; delivery removes them
+refused/               intake        how often a client was turned away, a mark for each kind of refusal
 released.mark          delivery      below it the mail log may be recycled
 power.mark             delivery      the mail log's durable mark as a power cut had left it
 ledger/0/              delivery      the ledger, its durable mark, and whether a sync of it has failed
@@ -54,6 +55,7 @@ class Folders:
         self.content = data / CONTENT
         self.captured = data / CAPTURED
         self.settings = data / "settings"
+        self.refusals = data / "refused"
         self.run = data / "run"
         self.parked_db = data / PARKED
         self.history_db = data / HISTORY
@@ -71,12 +73,16 @@ class Folders:
 
     def existing(self) -> tuple[Path, ...]:
         """The folders that are there already, which whoever runs the processes must be able to write."""
-        folders = (self.mail, self.ledger, self.content, self.captured, self.run)
+        folders = (self.mail, self.ledger, self.content, self.captured, self.refusals, self.run)
         return tuple(folder for folder in folders if folder.is_dir())
 
     def applied(self, role: str) -> Path:
         """The mark with the number of the settings that the role works by."""
         return self.data / f"applied-{role}.mark"
+
+    def refused(self, kind: str) -> Path:
+        """The mark that counts refusals of a kind."""
+        return self.refusals / f"{kind}.mark"
 
     def lock_of(self, role: str) -> Path:
         """The folder whose `lock` the role holds for life."""

@@ -22,7 +22,7 @@ from dispatch.intake.smtp_session import Desk, SessionRules
 from dispatch.intake.submit import Request, Submitting
 from dispatch.mail.message import Origin
 from dispatch.observe import Reporter
-from dispatch.policy.admission import RateLimits, Refusal
+from dispatch.policy.admission import REFUSAL_KINDS, RateLimits, Refusal
 from dispatch.policy.limits import Bucket, Limits, parse_rates
 from dispatch.policy.local_names import LocalNames
 from dispatch.policy.lockout import Lockout
@@ -129,6 +129,7 @@ class InForce:
         self._starts = starts
         self._start_fault = False
         self._report = report
+        self._refusals = {kind: machine.mark(machine.folders.refused(kind), True) for kind in REFUSAL_KINDS}
         self._clock = machine.clock
         self._router = intake_router(settings)
         rules = acceptance_rules(settings, self._router.header_names)
@@ -219,6 +220,8 @@ class InForce:
         self._report("disk_level", level=level.name.lower(), free_mb=free_mb)
 
     def _refused(self, refusal: Refusal, origin: Origin) -> None:
+        count = self._refusals[refusal.kind]
+        count.store(count.load() + 1)
         if self._watch.settings.logging.log_denied:
             self._report(
                 "denied",

@@ -7,8 +7,10 @@ What stands in the file is changed in the file; it is listed here as well.
 from __future__ import annotations
 
 import os
-from typing import Annotated
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, NamedTuple
 
+import msgspec
 import typer
 
 from dispatch.cli.control_bus import Sources, ask_control, print_changed
@@ -17,7 +19,7 @@ from dispatch.cli.passwords import PasswordStdinOption, ask_password
 from dispatch.cli.secret_keys import SecretFromOption, SecretOption, given_secrets
 from dispatch.settings.kinds import shown
 from dispatch.settings.model import KEYS, LOGINS, REPEATED
-from dispatch.settings.requests import Changed, Entries, ListEntries, PutEntry, RemoveEntry, Value
+from dispatch.settings.requests import Changed, Entries, Entry, ListEntries, PutEntry, RemoveEntry, Value
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME")]
 KeysArgument = Annotated[
@@ -54,8 +56,23 @@ def _way_of_secret(section: str, key: str) -> str:
     return f"say --secret {key}, or --secret-from {key}=FILE"
 
 
-def add_common_verbs(app: typer.Typer, section: str) -> None:
-    """`list`, `remove`, `enable` and `disable`."""
+class Use(NamedTuple):
+    """What is known of an entry beside its settings."""
+
+    facts: dict[str, object]
+    text: str
+
+
+def _no_uses(sources: Sources, names: Collection[str]) -> dict[str, Use]:
+    return {}
+
+
+def add_common_verbs(
+    app: typer.Typer,
+    section: str,
+    uses_of: Callable[[Sources, Collection[str]], Mapping[str, Use]] = _no_uses,
+) -> None:
+    """`list`, `remove`, `enable` and `disable`. `uses_of`: what `list` shows as well, by the entry's name."""
     noun = REPEATED[section]
 
     @app.command("list", help=f"Show every {noun}, where it was made, and what it says.")
@@ -65,9 +82,11 @@ def add_common_verbs(app: typer.Typer, section: str) -> None:
         data: DataOption = None,
         set_: SetOption = None,
     ) -> None:
-        found = ask_control(Sources(config, data, set_ or ()), ListEntries(section), Entries)
+        sources = Sources(config, data, set_ or ())
+        found = ask_control(sources, ListEntries(section), Entries)
+        uses = uses_of(sources, [entry.name for entry in found.entries])
         if as_json:
-            print_json(found.entries)
+            print_json([_with_use(entry, uses.get(entry.name)) for entry in found.entries])
             return
         if not found.entries:
             typer.echo(f"There is no {noun}.")
@@ -75,6 +94,8 @@ def add_common_verbs(app: typer.Typer, section: str) -> None:
             typer.echo(f"{entry.name}  ({entry.origin})")
             for key, value in entry.keys.items():
                 typer.echo(f"    {key} = {shown(value)}")
+            if entry.name in uses:
+                typer.echo(f"    {uses[entry.name].text}")
 
     @app.command(help=f"Remove a {noun} that was made by command.")
     def remove(
@@ -89,6 +110,11 @@ def add_common_verbs(app: typer.Typer, section: str) -> None:
 
     _add_switch(app, section, "enable", enabled=True)
     _add_switch(app, section, "disable", enabled=False)
+
+
+def _with_use(entry: Entry, use: Use | None) -> dict[str, object]:
+    facts = msgspec.structs.asdict(entry)
+    return facts if use is None else {**facts, "use": use.facts}
 
 
 def _add_switch(app: typer.Typer, section: str, verb: str, *, enabled: bool) -> None:

@@ -5,13 +5,25 @@ A password is hashed here, in the command, and only its hash goes anywhere.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from contextlib import closing
 from typing import Annotated
 
+import msgspec
 import typer
 
+from dispatch.app.folders import Folders
 from dispatch.cli.control_bus import Sources, ask_control, print_changed
-from dispatch.cli.entries import KeysArgument, NameArgument, add_common_verbs, written_keys
-from dispatch.cli.options import ConfigOption, DataOption, JsonOption, SetOption, new_group, print_json
+from dispatch.cli.entries import KeysArgument, NameArgument, Use, add_common_verbs, written_keys
+from dispatch.cli.options import (
+    ConfigOption,
+    DataOption,
+    JsonOption,
+    SetOption,
+    new_group,
+    print_json,
+    shown_time,
+)
 from dispatch.cli.passwords import PasswordStdinOption, ask_password
 from dispatch.security.passwords import hash_password
 from dispatch.settings.model import LOGINS
@@ -111,7 +123,33 @@ def hash_(password_stdin: PasswordStdinOption = False, as_json: JsonOption = Fal
         typer.echo(hashed)
 
 
-add_common_verbs(app, LOGINS)
+def _uses(sources: Sources, names: Collection[str]) -> dict[str, Use]:
+    """How much mail of each login was kept, and when the last of it came; nothing without a history."""
+    database = Folders(sources.folder).history_db
+    if not database.exists():
+        return {}
+    # Only who has a history pays for its driver.
+    from dispatch.store.history_reader import HistoryReader
+    from dispatch.store.sqlite import StoreFault
+
+    try:
+        with closing(HistoryReader.open(database)) as reader:
+            used = reader.logins()
+    except StoreFault as fault:
+        typer.echo(f"note: when they were used is not known: {fault}", err=True)
+        return {}
+
+    def use(name: str) -> Use:
+        known = used.get(name)
+        if known is None:
+            return Use({"messages": 0, "last_ms": None}, "no mail yet")
+        facts = msgspec.structs.asdict(known)
+        return Use(facts, f"{known.messages} messages, the last one {shown_time(known.last_ms)} UTC")
+
+    return {name: use(name) for name in names}
+
+
+add_common_verbs(app, LOGINS, _uses)
 
 
 def _keys(

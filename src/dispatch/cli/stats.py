@@ -1,4 +1,4 @@
-"""`dispatch stats`: how much was received, delivered, deferred, and failed, by relay.
+"""`dispatch stats`: how much was received, delivered, deferred, and failed, by relay; who was turned away.
 
 Reads history directly; works whether the relay runs or not.
 """
@@ -54,7 +54,7 @@ def stats(
     data: DataOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Counts of today (UTC), by relay: messages received, deliveries by what became of them."""
+    """Counts of today (UTC): messages received, deliveries by what became of them, clients turned away."""
     last = datetime.fromtimestamp(time.time(), UTC).date()
     first = last - timedelta(days=days - 1)
     reader = open_history(config, data, set_)
@@ -86,5 +86,8 @@ def _print(statistics: Statistics, rows: list[tuple[str, Counts]]) -> None:
         if name in statistics.relays:
             cells[0] = "–"
         typer.echo(" ".join([name.ljust(width), *(cell.rjust(10) for cell in cells)]))
+    if statistics.refused:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in statistics.refused.items())
+        typer.echo(f"Turned away: {kinds}.")
     if statistics.total.uncertain_power:
         typer.echo(f"{statistics.total.uncertain_power} may have been delivered unseen before a power cut.")

@@ -6,7 +6,7 @@ and delivered within the batch is three inserts, in whatever many records it was
 What is counted, by day (UTC) and relay: messages *received* (relay empty); deliveries by how an
 attempt or a move left them: *delivered*, *captured*, *failed*, *deferred*, *uncertain*, *quarantined*,
 *cancelled*, *discarded*, *suppressed*; and *uncertain (power)*, what a power cut may have delivered without a
-trace.
+trace. Of each login: how many messages were kept of it, and when the last one came.
 
 A record about a message that history does not know (purged, or lost with a gap in the ledger) is
 counted and otherwise passed over. A second `accepted` of a message changes nothing.
@@ -73,12 +73,14 @@ class History:
         self._attempts: list[Row] = []
         self._moved: list[Row] = []
         self._counts: dict[tuple[int, str, str], int] = {}
+        self._logins: dict[str, tuple[int, int]] = {}
 
     def react(self, batch: Sequence[Happened]) -> None:
         self._drafts = {}
         self._attempts = []
         self._moved = []
         self._counts = {}
+        self._logins = {}
         for lsn, record in batch:
             match record:
                 case Attempted():
@@ -109,6 +111,9 @@ class History:
         fresh = Standing(_WAITING, "", 0, record.at_ms, None)
         self._drafts[message.id] = _Draft(number, record, [fresh] * len(message.envelope.recipients))
         self._count(record.at_ms, "", RECEIVED, 1)
+        if (login := message.origin.login) is not None:
+            messages, last_ms = self._logins.get(login, (0, 0))
+            self._logins[login] = messages + 1, max(last_ms, message.accepted_ms)
         if record.power:
             self._count(record.at_ms, "", UNCERTAIN_POWER, len(message.envelope.recipients))
 
@@ -213,6 +218,8 @@ class History:
                 self._store.change_message(draft.number, *_outcome(draft.deliveries))
         self._store.add(messages, deliveries, self._attempts, self._moved)
         self._store.count(self._counts)
+        if self._logins:
+            self._store.count_logins(self._logins)
 
 
 def _outcome(deliveries: Sequence[Standing]) -> tuple[str, int | None]:

@@ -12,6 +12,7 @@ from datetime import date, timedelta
 import msgspec
 
 from dispatch.outcomes.history import UNCERTAIN_POWER
+from dispatch.outcomes.refusals import KIND_PREFIX
 from dispatch.store.history_reader import Count, HistoryReader
 
 _EPOCH = date(1970, 1, 1)
@@ -47,12 +48,14 @@ class Statistics(msgspec.Struct, frozen=True):
     total: Counts
     relays: dict[str, Counts]
     """By relay, without those that counted nothing."""
+    refused: dict[str, int]
+    """How often clients were turned away, by kind (`policy.admission.RefusalKind`)."""
 
 
 def between(reader: HistoryReader, first_day: date, last_day: date) -> Statistics:
     """The sums of some days, both included. Raises `StoreFault`."""
     counts = reader.counts(_day_number(first_day), _day_number(last_day))
-    return Statistics(first_day, last_day, _sum(counts), _by_relay(counts))
+    return Statistics(first_day, last_day, _sum(counts), _by_relay(counts), _refused(counts))
 
 
 def by_day(reader: HistoryReader, first_day: date, last_day: date) -> list[Statistics]:
@@ -63,7 +66,7 @@ def by_day(reader: HistoryReader, first_day: date, last_day: date) -> list[Stati
     statistics = []
     for number, counts in days.items():
         day = _EPOCH + timedelta(days=number)
-        statistics.append(Statistics(day, day, _sum(counts), _by_relay(counts)))
+        statistics.append(Statistics(day, day, _sum(counts), _by_relay(counts), _refused(counts)))
     return statistics
 
 
@@ -75,9 +78,21 @@ def _by_relay(counts: Iterable[Count]) -> dict[str, Counts]:
     return {relay: _sum(relays[relay]) for relay in sorted(relays)}
 
 
-def _sum(counts: Iterable[Count]) -> Counts:
+def _refused(counts: Iterable[Count]) -> dict[str, int]:
     sums: dict[str, int] = {}
     for count in counts:
+        if count.kind.startswith(KIND_PREFIX):
+            kind = count.kind.removeprefix(KIND_PREFIX)
+            sums[kind] = sums.get(kind, 0) + count.count
+    return dict(sorted(sums.items()))
+
+
+def _sum(counts: Iterable[Count]) -> Counts:
+    """Of everything but refusals."""
+    sums: dict[str, int] = {}
+    for count in counts:
+        if count.kind.startswith(KIND_PREFIX):
+            continue
         name = "uncertain_power" if count.kind == UNCERTAIN_POWER else count.kind
         sums[name] = sums.get(name, 0) + count.count
     return msgspec.convert(sums, Counts)

@@ -28,6 +28,7 @@ ceiling of None or 0 is none.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Literal
@@ -71,6 +72,7 @@ RefusalKind = Literal[
     "newline",
     "spool",
 ]
+REFUSAL_KINDS: tuple[RefusalKind, ...] = typing.get_args(RefusalKind)
 
 
 class Refusal(msgspec.Struct, frozen=True):

@@ -187,6 +187,10 @@ class HistoryStore:
         """Add to the counters: by day (UTC, since 1970), relay and kind."""
         self._executemany(_SQL["add_count"], [(*key, delta) for key, delta in deltas.items()])
 
+    def count_logins(self, used: Mapping[str, tuple[int, int]]) -> None:
+        """Add to what is known of logins: how many messages, and when the last one came."""
+        self._executemany(_SQL["add_login"], [(name, *use) for name, use in used.items()])
+
     # ------------------------------------------------------------ when there is time
 
     def index(self, limit: int) -> int:

@@ -146,6 +146,13 @@ class Count(msgspec.Struct, frozen=True):
     count: int
 
 
+class LoginUse(msgspec.Struct, frozen=True):
+    messages: int
+    """How many of its messages were kept since history counts them."""
+    last_ms: int
+    """When the last one was accepted."""
+
+
 class HistoryReader:
     """The reading end of `history.db`."""
 
@@ -193,6 +200,11 @@ class HistoryReader:
         """The counters of some days (since 1970, UTC), both included. Raises `StoreFault`."""
         with faults("history: counters"):
             return [Count(*row) for row in self._execute(_SQL["counts_between"], (first_day, last_day))]
+
+    def logins(self) -> dict[str, LoginUse]:
+        """By name, those of which mail was kept. Raises `StoreFault`."""
+        with faults("history: logins"):
+            return {name: LoginUse(*use) for name, *use in self._execute(_SQL["logins"])}
 
     @contextmanager
     def _snapshot(self) -> Iterator[None]:

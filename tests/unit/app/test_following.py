@@ -13,6 +13,7 @@ import pytest
 from tests.simulation.disk import Operation, SimulatedDisk
 from tests.simulation.vfs import SimulatedVfs
 from tests.unit.outcomes.ledger import LedgerInList, accepted
+from tests.unit.outcomes.test_refusals import Count
 from tests.unit.store.messages import message
 
 from dispatch.app.control import Following
@@ -36,7 +37,9 @@ class Desk:
         self.following = self.open()
 
     def open(self) -> Following:
-        machine = SimpleNamespace(disk=self.process, vfs=self.vfs.name, folders=Folders(Path()))
+        machine = SimpleNamespace(
+            disk=self.process, vfs=self.vfs.name, folders=Folders(Path()), mark=lambda path, writable: Count()
+        )
         return Following(cast(Machine, machine), self.ledger, Logging(log_delivered=False), self._report)
 
     def _report(self, event: str, /, **fields: object) -> None:

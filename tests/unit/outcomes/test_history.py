@@ -25,7 +25,7 @@ from dispatch.mail.ids import MessageId
 from dispatch.mail.outcome import Scope
 from dispatch.spool.records import Accepted, Attempted, LedgerRecord, Moved, Parked, Result, Sending
 from dispatch.store.history import HistoryStore
-from dispatch.store.history_reader import HistoryReader
+from dispatch.store.history_reader import HistoryReader, LoginUse
 from dispatch.store.search import HistoryFilter
 
 S = DeliveryState
@@ -136,6 +136,21 @@ def test_a_message_told_twice_is_counted_and_shown_once(tmp_path: Path, batch_by
     with closing(project(tmp_path / "history.db", ledger, batch_bytes=batch_bytes)) as reader:
         assert [row.state for row in reader.find(HistoryFilter(), limit=9)] == ["delivered"]
         assert counted(reader)[0, "", "received"] == 1
+
+
+def test_what_was_kept_of_each_login_is_counted_once(tmp_path: Path, batch_bytes: int) -> None:
+    hour_ms = 3_600_000
+    first = message(1, login="scanner", at_ms=DAY_ONE_MS + hour_ms)
+    earlier = message(2, login="scanner")
+    ledger = LedgerInList(
+        *map(accepted, (first, earlier, message(3, login="shop"), message(4), first)),
+        attempted(first.id, S.BOUNCED),
+    )
+    with closing(project(tmp_path / "history.db", ledger, batch_bytes=batch_bytes)) as reader:
+        assert reader.logins() == {
+            "scanner": LoginUse(2, DAY_ONE_MS + hour_ms),
+            "shop": LoginUse(1, DAY_ONE_MS),
+        }
 
 
 def test_messages_whose_ids_differ_only_at_their_ends_are_told_apart(

@@ -136,8 +136,6 @@ def test_a_long_chain_is_followed_to_its_end() -> None:
 def test_an_envelope_of_our_own_goes_to_the_people_each_of_them_once() -> None:
     aliases = ["root: a@b.example, admin", "admin: a@b.example"]
     names = LocalNames(append_domain="example.org", aliases=aliases)
-        append_domain="example.org", aliases=["root: a@b.example, admin", "admin: a@b.example"]
-    )
     notice = Envelope("", (Recipient("root@example.org", notify="NEVER"),))
     assert names.envelope(notice) == Envelope("", (Recipient("a@b.example", notify="NEVER"),))
     foreign = Envelope("", (Recipient("root@example.net"),))

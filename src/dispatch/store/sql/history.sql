@@ -35,6 +35,14 @@ INSERT INTO counter (day, relay, kind, count)
 VALUES (?1, ?2, ?3, ?4)
 ON CONFLICT (day, relay, kind) DO UPDATE SET count = count + ?4
 
+-- name: add_login
+INSERT INTO login (name, messages, last_ms)
+VALUES (?1, ?2, ?3)
+ON CONFLICT (name) DO UPDATE SET messages = messages + ?2, last_ms = max(last_ms, ?3)
+
+-- name: logins
+SELECT name, messages, last_ms FROM login
+
 -- name: store_cursor
 INSERT INTO cursor (name, lsn)
 VALUES (?1, ?2)
