@@ -25,7 +25,7 @@ from dispatch.observe import Reporter
 from dispatch.policy.admission import REFUSAL_KINDS, RateLimits, Refusal
 from dispatch.policy.limits import Bucket, Limits, parse_rates
 from dispatch.policy.local_names import LocalNames
-from dispatch.policy.lockout import Lockout
+from dispatch.policy.lockout import Lockout, LockoutRules
 from dispatch.policy.logins import AddressList, LoginRules
 from dispatch.policy.routing import Route
 from dispatch.ports import DiskLevel
@@ -106,6 +106,16 @@ def _known(login: Login) -> KnownLogin:
     return KnownLogin(rules, login.password, networks, login.tags, login.priority)
 
 
+def lockout_rules(settings: Settings) -> LockoutRules:
+    listener = settings.listener
+    return LockoutRules(
+        listener.lockout_failures,
+        listener.lockout_window_seconds,
+        listener.lockout_seconds,
+        listener.lockout_max_seconds,
+    )
+
+
 def disk_limits(settings: Settings) -> DiskLimits:
     spool = settings.spool
     return DiskLimits(spool.disk_warn_mb << 20, spool.disk_throttle_mb << 20, spool.disk_suspend_mb << 20)
@@ -148,7 +158,7 @@ class InForce:
         budget = Budget(settings.spool.content_memory_mb << 20)
         cache = CredentialCache(machine.chance.token(CACHE_KEY_BYTES))
         verifier = Verifier(machine.threads.worker("passwords"), machine.clock, cache)
-        lockout = Lockout(exempt=lambda address: self.listener.proxied(address))
+        self._lockout = Lockout(exempt=lambda address: self.listener.proxied(address))
         self.desk = Desk(
             clock=machine.clock,
             acceptance=self.acceptance,
@@ -157,7 +167,7 @@ class InForce:
             source_allowed=Networks.parse(settings.listener.allowed_cidrs).contains,
             disk_level=self._level,
             refused=self._refused,
-            credentials=Credentials(machine.clock, verifier, lockout, known_logins(settings)),
+            credentials=Credentials(machine.clock, verifier, self._lockout, known_logins(settings)),
             rates=RateLimits(Limits(), Limits(), Bucket(())),
             refused_by=self._refused_by,
             suppressed=self._suppressed,
@@ -182,6 +192,7 @@ class InForce:
         listener, rates = settings.listener, self.desk.rates
         rates.addresses.rates = parse_rates(listener.rate_per_address)
         rates.everyone.change(parse_rates(listener.rate), self._clock.monotonic())
+        self._lockout.change(lockout_rules(settings))
         self.listener.proxied = Networks.parse(listener.proxy_protocol_from).contains
         self._show_certificate(settings)
         self.desk.rules = session_rules(settings, tls=self.listener.tls is not None)

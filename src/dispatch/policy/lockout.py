@@ -17,6 +17,10 @@ application that logs in each minute would hand its guessers new tries each minu
 place proves the password as well as any, clears the user's count and makes the place a home. Homes are in
 memory: after a restart a user under attack is let in when his lock is over and his try comes first.
 
+**A password that is being looked at counts as wrong until it is known.** Looking takes a quarter of a second,
+and all that began before the first one ended would be so many guesses more. So `begin` lets as many be looked
+at as may be wrong, of an address and of a user, and the others wait for how those end.
+
 Exempt addresses (listed proxies, behind which everybody looks alike) are never locked. Nobody is at home
 there either: what is tried through them counts for the user, as from strangers, else a proxy would be a way
 to guess without end.
@@ -37,18 +41,14 @@ reach `failures_max`. To push out a lock an attacker needs to lock thousands of 
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from dispatch.policy.limits import address_key
 
 K = TypeVar("K")
 
-FAILURES_MAX = 5
-WINDOW_S = 600.0
-FIRST_S = 60.0
-LONGEST_S = 900.0
 ENTRIES_MAX = 8192
 HOME_S = 30 * 86_400.0
 _LOCKED_SHARE = 0.75
@@ -59,6 +59,17 @@ _DOUBLINGS_MAX = 32
 
 def _nobody(address: str) -> bool:
     return False
+
+
+class LockoutRules(NamedTuple):
+    """When somebody is locked out, and for how long."""
+
+    failures_max: int | None = 5
+    """The last of so many locks; None: nobody is ever locked out."""
+    window_s: float = 600.0
+    first_s: float = 60.0
+    longest_s: float = 900.0
+    """At least `first_s`."""
 
 
 class _Count:
@@ -76,27 +87,46 @@ class _Count:
 class _Counts(Generic[K]):
     """One bounded table of counts, with the rule for each of them."""
 
-    __slots__ = ("_entries_max", "_failures_max", "_first_s", "_locked", "_longest_s", "_open", "_window_s")
+    __slots__ = ("_entries_max", "_locked", "_open", "_tried", "rules")
 
-    def __init__(
-        self, failures_max: int, window_s: float, first_s: float, longest_s: float, entries_max: int
-    ) -> None:
-        self._failures_max = failures_max
-        self._window_s = window_s
-        self._first_s = first_s
-        self._longest_s = longest_s
+    def __init__(self, rules: LockoutRules, entries_max: int) -> None:
+        self.rules = rules
         self._entries_max = entries_max
         self._open: OrderedDict[K, _Count] = OrderedDict()
         """In the order of their last failures, or in which a lock was seen to be over."""
         self._locked: OrderedDict[K, _Count] = OrderedDict()
         """In the order in which they were locked; a lock whose time is over may still stand here."""
+        self._tried: Counter[K] = Counter()
+        """How many passwords are being looked at, where there are any."""
 
     def __len__(self) -> int:
         return len(self._open) + len(self._locked)
 
     def left_s(self, key: K, now_s: float) -> float:
+        if self.rules.failures_max is None:
+            return 0.0
         count = self._locked.get(key)
         return max(0.0, count.locked_until_s - now_s) if count is not None else 0.0
+
+    def may_try(self, key: K, now_s: float) -> bool:
+        """Whether one more may be looked at: were all of them wrong, it would not be one too many."""
+        failures_max = self.rules.failures_max
+        if failures_max is None:
+            return True
+        count = self._open.get(key)
+        recent = [] if count is None else self._recent(count, now_s)
+        return len(recent) + self._tried[key] < failures_max
+
+    def begin(self, key: K) -> None:
+        self._tried[key] += 1
+
+    def end(self, key: K) -> None:
+        self._tried[key] -= 1
+        if not self._tried[key]:
+            del self._tried[key]
+
+    def _recent(self, count: _Count, now_s: float) -> list[float]:
+        return [at_s for at_s in count.failures_s if now_s - at_s <= self.rules.window_s]
 
     def clear(self, key: K) -> None:
         self._open.pop(key, None)
@@ -104,19 +134,19 @@ class _Counts(Generic[K]):
 
     def failed(self, key: K, now_s: float) -> float:
         """For how many seconds this failure locks; 0.0 where it does not."""
-        if self.left_s(key, now_s):
+        rules = self.rules
+        if rules.failures_max is None or self.left_s(key, now_s):
             return 0.0
         count = self._locked.pop(key, None) or self._open.pop(key, None)
-        if count is None or now_s - count.active_until_s > self._window_s:
+        if count is None or now_s - count.active_until_s > rules.window_s:
             count = _Count()
             self._make_room(now_s)
-        count.failures_s = [at_s for at_s in count.failures_s if now_s - at_s <= self._window_s]
-        count.failures_s.append(now_s)
-        if len(count.failures_s) < self._failures_max:
+        count.failures_s = [*self._recent(count, now_s), now_s]
+        if len(count.failures_s) < rules.failures_max:
             count.active_until_s = now_s
             self._open[key] = count
             return 0.0
-        lock_s = min(self._first_s * 2.0 ** min(count.locks, _DOUBLINGS_MAX), self._longest_s)
+        lock_s = min(rules.first_s * 2.0 ** min(count.locks, _DOUBLINGS_MAX), rules.longest_s)
         count.failures_s = []
         count.locks += 1
         count.locked_until_s = count.active_until_s = now_s + lock_s
@@ -136,6 +166,14 @@ class _Counts(Generic[K]):
             (self._open or self._locked).popitem(last=False)
 
 
+class Tried(NamedTuple):
+    """A password that is being looked at, by whom it counts for."""
+
+    network: str | None
+    """None: its address is exempt."""
+    whose: tuple[str, str]
+
+
 class Lockout:
     """Mutable; one for each process that logs people in."""
 
@@ -143,23 +181,23 @@ class Lockout:
 
     def __init__(
         self,
-        failures_max: int = FAILURES_MAX,
-        window_s: float = WINDOW_S,
-        first_s: float = FIRST_S,
-        longest_s: float = LONGEST_S,
+        rules: LockoutRules = LockoutRules(),  # noqa: B008  # a tuple: nobody can change it
         entries_max: int = ENTRIES_MAX,
         exempt: Callable[[str], bool] = _nobody,
     ) -> None:
         """`exempt`: whether an address, as the socket names it, is never locked."""
-        assert failures_max >= 1 and window_s > 0 and 0 < first_s <= longest_s and entries_max >= 2
-        limits = failures_max, window_s, first_s, longest_s, entries_max
-        self._addresses: _Counts[str] = _Counts(*limits)
-        self._users: _Counts[tuple[str, str]] = _Counts(*limits)
+        assert entries_max >= 2
+        self._addresses: _Counts[str] = _Counts(rules, entries_max)
+        self._users: _Counts[tuple[str, str]] = _Counts(rules, entries_max)
         """By user and home; no home: from wherever else."""
         self._homes: OrderedDict[tuple[str, str], float] = OrderedDict()
         """User and network, until when; the least recently used first."""
         self._entries_max = entries_max
         self._exempt = exempt
+
+    def change(self, rules: LockoutRules) -> None:
+        """Go by these from now on. Locks that stand last as long as they were to, unless nobody is locked."""
+        self._addresses.rules = self._users.rules = rules
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -171,6 +209,28 @@ class Lockout:
         network, exempt = address_key(address), self._exempt(address)
         left_s = self._users.left_s(self._whose(user, network, exempt, now_s), now_s)
         return left_s if exempt else max(left_s, self._addresses.left_s(network, now_s))
+
+    def begin(self, address: str, user: str, now_s: float) -> Tried | None:
+        """A password may be looked at; `end` follows. None: first another one has to end.
+
+        Ask `locked` before.
+        """
+        network, exempt = address_key(address), self._exempt(address)
+        whose = self._whose(user, network, exempt, now_s)
+        if not self._users.may_try(whose, now_s):
+            return None
+        if not exempt:
+            if not self._addresses.may_try(network, now_s):
+                return None
+            self._addresses.begin(network)
+        self._users.begin(whose)
+        return Tried(None if exempt else network, whose)
+
+    def end(self, tried: Tried) -> None:
+        """It was looked at. Say then what came of it: `failed`, `succeeded`, or nothing."""
+        if tried.network is not None:
+            self._addresses.end(tried.network)
+        self._users.end(tried.whose)
 
     def failed(self, address: str, user: str, now_s: float) -> float:
         """A password was wrong. For how many seconds that locks address or user; 0.0 where it does not."""

@@ -12,8 +12,7 @@ Rules:
 - What cannot be found out now is BUSY, a temporary reply (454, RFC 4954 section 6), never WRONG: the client
   would throw its password away, and lockout would count it.
 
-It knows nothing of lockout: whoever calls asks `dispatch.policy.lockout` before and tells it after. While
-hashes are under way nobody has failed yet: a burst may get ahead of a lockout by `waiting_max`.
+It knows nothing of lockout: whoever calls asks `dispatch.policy.lockout` before, and tells it after.
 
 Trap: the answer holds for the hash as it was when asked. Whoever may revoke meanwhile looks again at `done`.
 """
@@ -60,6 +59,15 @@ class Verifier:
         self._under_way: dict[bytes, list[Done]] = {}
         """Who waits for each hash, by the cache's digest: passwords are no keys."""
 
+    def remembers(self, user: str, password: bytes, hashed: str | None) -> bool:
+        """Whether it was right minutes ago: `verify` answers at once."""
+        now_s = self._clock.monotonic()
+        return hashed is not None and self._cache.knows(user, password, hashed, now_s)
+
+    def digest(self, user: str, password: bytes, hashed: str | None) -> bytes:
+        """What stands for the question; the same for the same one, as long as the process lives."""
+        return self._cache.digest(user, password, UNKNOWN_USER_HASH if hashed is None else hashed)
+
     def verify(self, user: str, password: bytes, hashed: str | None, done: Done) -> None:
         """Call `done` exactly once; `hashed` is None where there is no such user, or none who may log in.
 
@@ -67,11 +75,11 @@ class Verifier:
         password that was right minutes ago, BUSY where too many wait. Otherwise a turn of the loop later or
         more, in the order of asking.
         """
-        if hashed is not None and self._cache.knows(user, password, hashed, self._clock.monotonic()):
+        if self.remembers(user, password, hashed):
             done(Verified.GOOD)
             return
         against = UNKNOWN_USER_HASH if hashed is None else hashed
-        key = self._cache.digest(user, password, against)
+        key = self.digest(user, password, hashed)
         waiting = self._under_way.get(key)
         if waiting is not None:
             waiting.append(done)

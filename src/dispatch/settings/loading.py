@@ -83,7 +83,7 @@ def load(
     values.take(given, mistakes)
     values.take(*sources.from_overrides(overrides))
     settings = values.settings(host_name if host_name is not None else socket.gethostname())
-    checks = (_check_relays, _check_rules, _check_logins, _check_disk)
+    checks = (_check_relays, _check_rules, _check_logins, _check_lockout, _check_disk)
     mistakes = [*values.mistakes, *(mistake for check in checks for mistake in check(settings, values))]
     if mistakes:
         raise SettingsErrors(mistakes)
@@ -368,6 +368,17 @@ def _check_disk(settings: Settings, values: _Values) -> Iterator[Mistake]:
             changed = next((path for path in reversed(paths) if values.origins[path] != DEFAULT), paths[1])
             what = f"{narrower} ({below}) is above {wider} ({above})"
             yield Mistake(values.origins[changed], changed, what, f"write a {narrower} of at most {above}")
+
+
+def _check_lockout(settings: Settings, values: _Values) -> Iterator[Mistake]:
+    shortest, longest = "listener.lockout_seconds", "listener.lockout_max_seconds"
+    first_s, longest_s = settings.listener.lockout_seconds, settings.listener.lockout_max_seconds
+    if first_s > longest_s and not values.unfit & {shortest, longest}:
+        # Whoever changed one of the two should hear of it where it was changed.
+        changed = next((path for path in (longest, shortest) if values.origins[path] != DEFAULT), longest)
+        what = f"lockout_seconds ({first_s:g}) is above lockout_max_seconds ({longest_s:g})"
+        remedy = f"write a lockout_max_seconds of at least {first_s:g}"
+        yield Mistake(values.origins[changed], changed, what, remedy)
 
 
 def _both(names: Sequence[str]) -> str:

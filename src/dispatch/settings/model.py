@@ -45,6 +45,7 @@ _TERABYTE_MB = 1 << 20
 
 _FLAG = Flag()
 _MEBIBYTES = Number(0, _TERABYTE_MB, "MiB")
+_LOCKOUT_TIME = Number(1, 86_400, "seconds", whole=False)
 
 
 class Listener(Section, frozen=True, kw_only=True):
@@ -134,6 +135,31 @@ class Listener(Section, frozen=True, kw_only=True):
     rate: Annotated[
         str, live("intake", kinds.RateList(), "How many messages are taken from all clients together.")
     ] = "none"
+    lockout_failures: Annotated[
+        int | None,
+        live(
+            "intake",
+            Number(1, 1000, none=True),
+            """Wrong passwords from one address (IPv6: from a /64), or for one user, that lock it out of AUTH
+            for a while. Mail without AUTH goes on, and where a user has logged in before, others do not lock
+            him out. So many are looked at at once, too; more wait for how those end.""",
+        ),
+    ] = 5
+    lockout_window_seconds: Annotated[
+        float,
+        live("intake", _LOCKOUT_TIME, "How long a wrong password counts towards a lock."),
+    ] = 600.0
+    lockout_seconds: Annotated[
+        float,
+        live(
+            "intake",
+            _LOCKOUT_TIME,
+            "How long the first lock lasts; the next one, unless a quiet window lies between, twice as long.",
+        ),
+    ] = 60.0
+    lockout_max_seconds: Annotated[float, live("intake", _LOCKOUT_TIME, "How long a lock lasts at most.")] = (
+        900.0
+    )
     proxy_protocol_from: Annotated[
         tuple[str, ...],
         live(

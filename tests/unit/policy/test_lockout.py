@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dispatch.policy.lockout import HOME_S, Lockout
+from dispatch.policy.lockout import HOME_S, Lockout, LockoutRules, Tried
 
 GUESSER = "203.0.113.9"
 OWNER = "192.0.2.1"
@@ -226,7 +226,7 @@ def test_locks_that_are_over_make_room() -> None:
     )
 )
 def test_memory_stays_within_its_bounds(steps: list[tuple[str, int, int, int]]) -> None:
-    lockout, now_s = Lockout(failures_max=2, entries_max=8), 0.0
+    lockout, now_s = Lockout(LockoutRules(2), entries_max=8), 0.0
     for act, address, user, later_s in steps:
         now_s += later_s
         if act == "f":
@@ -270,3 +270,57 @@ def test_names_as_long_as_a_line_cost_no_more_than_others() -> None:
     lockout = Lockout()
     from_everywhere(lockout, "x" * 10_000, 5)
     assert lockout.locked(OWNER, "x" * 10_001, 0.0) > 0.0
+
+
+def begun(lockout: Lockout, address: str, *users: str) -> list[Tried]:
+    """Of these, those that may be looked at."""
+    return [tried for user in users if (tried := lockout.begin(address, user, 0.0)) is not None]
+
+
+def test_as_many_are_looked_at_at_once_as_may_be_wrong() -> None:
+    lockout = Lockout()
+    lockout.failed(GUESSER, "alice", 0.0)
+    lockout.failed(GUESSER, "bob", 0.0)
+    first, *others = begun(lockout, GUESSER, *(f"user{number}" for number in range(9)))
+    assert len(others) == 2
+    lockout.end(first)
+    assert len(begun(lockout, GUESSER, "x", "y")) == 1, "it came to nothing, so another one may"
+    lockout.end(others[0])
+    lockout.failed(GUESSER, "user1", 0.0)
+    assert not begun(lockout, GUESSER, "z"), "it was wrong: three have failed and two are looked at"
+    assert begun(lockout, OWNER, "z")
+
+
+def test_guesses_at_one_user_from_many_places_count_together_but_for_his_home() -> None:
+    lockout = Lockout()
+    lockout.succeeded(OWNER, "alice", 0.0)
+    tried = [lockout.begin(f"198.51.100.{number}", "alice", 0.0) for number in range(9)]
+    assert len(tried) - tried.count(None) == 5
+    assert lockout.begin(OWNER, "alice", 0.0) is not None
+    assert lockout.begin("198.51.100.77", "bob", 0.0) is not None
+
+
+def test_behind_an_exempt_address_only_the_user_counts() -> None:
+    lockout = Lockout(exempt=lambda address: address == PROXY)
+    assert len(begun(lockout, PROXY, *(f"user{number}" for number in range(40)))) == 40
+    assert len(begun(lockout, PROXY, *["alice"] * 40)) == 5
+
+
+def test_what_has_ended_leaves_nothing_behind() -> None:
+    lockout = Lockout()
+    for tried in begun(lockout, GUESSER, "alice", "bob"):
+        lockout.end(tried)
+    assert lockout.sizes == (0, 0, 0)
+    assert len(begun(lockout, GUESSER, *["alice"] * 9)) == 5
+
+
+def test_other_rules_hold_from_the_next_failure_on() -> None:
+    lockout = Lockout()
+    fail(lockout, OWNER, "alice", 4)
+    lockout.change(LockoutRules(2, 300.0, 10.0, 15.0))
+    assert lockout.failed(OWNER, "alice", 1.0) == 10.0
+    assert [fail(lockout, GUESSER, "bob", 2, 20.0 * number) for number in (1, 2, 3)] == [10.0, 15.0, 15.0]
+    lockout.change(LockoutRules(None))
+    assert lockout.locked(GUESSER, "bob", 60.0) == 0.0
+    assert fail(lockout, GUESSER, "bob", 100, 61.0) == 0.0
+    assert len(begun(lockout, GUESSER, *["bob"] * 40)) == 40

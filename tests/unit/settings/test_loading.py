@@ -297,3 +297,13 @@ def test_a_login_is_pinned_to_a_relay_that_there_is(tmp_path: Path) -> None:
     assert found.settings.logins[0].relay == "bulk"
     assert "logins.app: its relay bulk is not enabled, its mail is held" in found.warnings
     assert not loaded(PINNED % (hashed, "main"), folder=tmp_path).warnings
+
+
+def test_the_first_lock_is_no_longer_than_the_longest() -> None:
+    first, longest = "listener.lockout_seconds", "listener.lockout_max_seconds"
+    for changed, given in ((first, [f"{first}=1000"]), (longest, [f"{first}=70", f"{longest}=60"])):
+        (told,) = mistakes(None, None, *given)
+        assert told.path == changed
+        assert "is above lockout_max_seconds" in told.what
+    loaded(None, None, f"{first}=1000", f"{longest}=1000")
+    assert loaded(None, None, "listener.lockout_failures=none").settings.listener.lockout_failures is None
