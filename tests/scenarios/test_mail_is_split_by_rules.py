@@ -182,3 +182,32 @@ def test_a_login_is_pinned_to_its_relay_and_another_one_names_it(
     relay.configure(first, "\n".join([last, *logins]), listener={"allow_unsecure_auth": True}).reload()
     relay.cli("queue", "release", row["id"])
     until(lambda: len(other.delivered) == 3, "released, it takes its relay")
+
+
+def test_a_copy_reaches_the_archive_once_though_everything_is_killed_meanwhile(
+    relay: Relay, upstream: Upstream, other: Upstream
+) -> None:
+    keep = 'name = "keep"\nrecipient = "*.example, example.net"\nrelays = ["upstream"]\ncopy_to = "other"'
+    relay.configure(*tables(upstream, other, keep), spool={"retry_delays_seconds": [2]}).start()
+    other.stop()
+    kept = relay.send(to=("a@example.net", "b@example.net"))
+    relay.send(to=("c@example.org",))
+    until(lambda: len(upstream.delivered) == 2, "the mail itself waits for nobody")
+    until(lambda: relay.queue("--relay", "other"), "its copies wait")
+    assert relay.story(kept)["state"] == "delivered"
+    relay.kill()
+    other.start()
+    relay.start()
+    until(lambda: other.delivered, "the archive has them")
+    story = until(
+        lambda: [s for s in [relay.story(kept)] if s["deliveries"][-1]["state"] == "delivered"], "known"
+    )[0]
+    told = [(each["address"], each["relay"], each["copy"]) for each in story["deliveries"]]
+    assert told == [
+        ("a@example.net", "upstream", False),
+        ("b@example.net", "upstream", False),
+        ("a@example.net", "other", True),
+        ("b@example.net", "other", True),
+    ]
+    assert [sorted(each.recipients) for each in other.delivered] == [["a@example.net", "b@example.net"]]
+    assert len(upstream.delivered) == 2 and not relay.queue()

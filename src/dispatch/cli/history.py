@@ -167,6 +167,7 @@ def _print_message(message: RecordedMessage) -> None:
     for delivery in message.deliveries:
         typer.echo(
             f"<{delivery.address}>  {delivery.state}  {delivery.relay or '–'}  attempts: {delivery.attempts}"
+            + ("  (a copy)" if delivery.copy else "")
         )
     typer.echo("")
     for happening in message.timeline:

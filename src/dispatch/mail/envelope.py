@@ -22,6 +22,9 @@ class Recipient(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """`NEVER`, or a comma list of `SUCCESS`, `FAILURE`, `DELAY` (RFC 3461 section 4.1)."""
     original: str | None = None
     """`ORCPT`: address type, `;`, xtext, as received (RFC 3461 section 4.2)."""
+    copy_to: str = ""
+    """It is no forward-path of the client's but a copy for this relay, which a rule asks for. Copies stand
+    behind all others."""
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -26,6 +26,7 @@ import msgspec
 from dispatch.mail.delivery import DeliveryState, Move
 from dispatch.mail.ids import MessageId, accepted_ms, spool_form
 from dispatch.mail.message import Message
+from dispatch.policy.copies import copies_of
 from dispatch.ports import LogReader, Lsn
 from dispatch.spool.faults import CorruptError
 from dispatch.spool.records import (
@@ -177,8 +178,8 @@ class _Books:
             self._kept_from_ms = record.at_ms
         match record:
             case Accepted():
-                if self._period.holds(record.message.accepted_ms):
-                    self.expect(record.message)
+                if self._period.holds(record.message.accepted_ms) and not self.expect(record.message):
+                    self._expect_copies(record.message)
             case Sending():
                 self._uncertain[record.id] = self._uncertain.get(record.id, 0) | _bits(record.indexes)
             case Attempted():
@@ -200,6 +201,17 @@ class _Books:
         self._accepted += recipients
         self._open[message.id] = (1 << recipients) - 1
         return True
+
+    def _expect_copies(self, message: Message) -> None:
+        """Of a message that is expected as it stands in the mail log, which knows nothing of them."""
+        copies = len(copies_of(message))
+        if not copies:
+            return
+        known = self._open.get(message.id, 0) | self._ended.get(message.id, 0)
+        recipients = len(message.envelope.recipients)
+        fresh = ((1 << recipients) - (1 << recipients - copies)) & ~known
+        self._accepted += fresh.bit_count()
+        self._put(message.id, self._open.get(message.id, 0) | fresh, self._ended.get(message.id, 0))
 
     def is_open(self, message_id: MessageId) -> bool:
         return message_id in self._open

@@ -40,6 +40,7 @@ from dispatch.mail.reply import Reply, reply
 from dispatch.mime.dsn import Notice, compose, needs_smtputf8, wants_whole
 from dispatch.observe import Reporter
 from dispatch.outcomes.tail import Happened
+from dispatch.policy.copies import copies_of
 from dispatch.policy.notification import (
     DsnRules,
     NoticeKind,
@@ -487,15 +488,16 @@ class Bounces:
 
 
 def _fresh_case(message: Message) -> _Case:
-    """Every recipient waits."""
+    """Every recipient waits; of copies nothing is told."""
     waits = Kept(_WAITING, message.accepted_ms, message.accepted_ms)
-    return _Case(message, dict.fromkeys(range(len(message.envelope.recipients)), waits), fresh=True)
+    recipients = len(message.envelope.recipients) - len(copies_of(message))
+    return _Case(message, dict.fromkeys(range(recipients), waits), fresh=True)
 
 
 def _is_silent(message: Message) -> bool:
     """Nobody asked anything, and so nobody to be told of success."""
-    for recipient in message.envelope.recipients:  # noqa: SIM110 - a generator costs more than all of this
-        if recipient.notify is not None:
+    for recipient in message.envelope.recipients:
+        if recipient.notify is not None and not recipient.copy_to:
             return False
     return True
 

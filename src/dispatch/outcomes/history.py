@@ -20,6 +20,7 @@ from dispatch.mail.delivery import FINAL_STATES, DeliveryState, Move, least_fini
 from dispatch.mail.ids import MessageId
 from dispatch.mail.reply import Reply
 from dispatch.outcomes.tail import Happened
+from dispatch.policy.copies import copies_of
 from dispatch.spool.records import Accepted, Attempted, Moved, Sending
 from dispatch.store.history import TEXT_MAX, HistoryStore, Row, Standing, scrub
 
@@ -49,14 +50,23 @@ _WAITING = DeliveryState.WAITING
 class _Draft:
     """A message as it will stand at the end of the batch."""
 
-    __slots__ = ("accepted", "changed", "deliveries", "number")
+    __slots__ = ("accepted", "changed", "deliveries", "number", "recipients")
 
-    def __init__(self, number: int, accepted: Accepted | None, deliveries: list[Standing]) -> None:
+    def __init__(
+        self, number: int, accepted: Accepted | None, deliveries: list[Standing], recipients: int
+    ) -> None:
         self.number = number
+        self.recipients = recipients
+        """How many of the deliveries are no copies; none, where only copies came from another host."""
         self.accepted = accepted
         """Set where this batch is the first to speak of it."""
         self.deliveries = deliveries
         self.changed: set[int] = set()
+
+    def knows(self, indexes: tuple[int, ...]) -> bool:
+        """It has these deliveries: where a message is accepted twice, after a damaged ledger, it may have
+        other copies than before."""
+        return max(indexes, default=0) < len(self.deliveries)
 
     def stand(self, index: int, standing: Standing) -> None:
         self.deliveries[index] = standing
@@ -108,18 +118,19 @@ class History:
         number = self._store.new_number(message.id)
         if number is None:
             return
-        fresh = Standing(_WAITING, "", 0, record.at_ms, None)
-        self._drafts[message.id] = _Draft(number, record, [fresh] * len(message.envelope.recipients))
+        deliveries = [Standing(_WAITING, "", 0, record.at_ms, None)] * len(message.envelope.recipients)
+        recipients = len(deliveries) - len(copies_of(message))
+        self._drafts[message.id] = _Draft(number, record, deliveries, recipients)
         self._count(record.at_ms, "", RECEIVED, 1)
         if (login := message.origin.login) is not None:
             messages, last_ms = self._logins.get(login, (0, 0))
             self._logins[login] = messages + 1, max(last_ms, message.accepted_ms)
         if record.power:
-            self._count(record.at_ms, "", UNCERTAIN_POWER, len(message.envelope.recipients))
+            self._count(record.at_ms, "", UNCERTAIN_POWER, len(deliveries))
 
     def _sending(self, record: Sending) -> None:
         draft = self._draft(record.id)
-        if draft is not None:
+        if draft is not None and draft.knows(record.indexes):
             for index in record.indexes:
                 before = draft.deliveries[index]
                 standing = Standing(
@@ -135,7 +146,7 @@ class History:
             kind = COUNTED_STATES.get(state) or (DEFERRED if state is _WAITING else None)
             if kind is not None:
                 self._count(at_ms, relay, kind, len(indexes))
-            if draft is None:
+            if draft is None or not draft.knows(indexes):
                 continue
             standing = Standing(state, relay, attempt, at_ms, result.due_ms)
             for index in indexes:
@@ -164,7 +175,7 @@ class History:
     def _was_moved(self, lsn: int, record: Moved) -> None:
         draft = self._draft(record.id)
         kind = UNCERTAIN_POWER if record.power else COUNTED_STATES.get(record.state)
-        if draft is None:
+        if draft is None or not draft.knows(record.indexes):
             if kind is not None:
                 self._count(record.at_ms, record.relay or "", kind, len(record.indexes))
             return
@@ -195,9 +206,15 @@ class History:
             return self._drafts[message_id]
         except KeyError:
             number = self._store.number_of(message_id)
-            draft = None if number is None else _Draft(number, None, self._store.standing_of(number))
+            draft = None if number is None else self._kept_draft(number)
             self._drafts[message_id] = draft
             return draft
+
+    def _kept_draft(self, number: int) -> _Draft:
+        deliveries = self._store.standing_of(number)
+        # Nearly every message has one delivery, and no second question is asked of it.
+        recipients = 1 if len(deliveries) == 1 else self._store.recipients_of(number)
+        return _Draft(number, None, deliveries, recipients)
 
     def _count(self, at_ms: int, relay: str, kind: str, count: int) -> None:
         key = (at_ms // _DAY_MS, relay, kind)
@@ -215,15 +232,16 @@ class History:
             elif draft.changed:
                 changed = [(index, draft.deliveries[index]) for index in sorted(draft.changed)]
                 self._store.change_deliveries(draft.number, changed)
-                self._store.change_message(draft.number, *_outcome(draft.deliveries))
+                self._store.change_message(draft.number, *_outcome(draft))
         self._store.add(messages, deliveries, self._attempts, self._moved)
         self._store.count(self._counts)
         if self._logins:
             self._store.count_logins(self._logins)
 
 
-def _outcome(deliveries: Sequence[Standing]) -> tuple[str, int | None]:
-    """The state that the message is shown with, and when its last delivery came to its end."""
+def _outcome(draft: _Draft) -> tuple[str, int | None]:
+    """The state that the message is shown with, and when its last delivery came to its end; copies aside."""
+    deliveries = draft.deliveries[: draft.recipients] or draft.deliveries
     if len(deliveries) == 1:
         only = deliveries[0]
         return only.state, only.since_ms if only.state in FINAL_STATES else None
@@ -249,14 +267,14 @@ def _message_row(draft: _Draft, accepted: Accepted) -> Row:
     if not (together.isprintable() and len(together) <= TEXT_MAX):
         texts = [scrub(text) for text in texts]
     reverse_path, client_name, subject, header_from, message_id, mailer, tags = texts
-    state, settled_ms = _outcome(draft.deliveries)
+    state, settled_ms = _outcome(draft)
     return (
         draft.number,
         message.id,
         state,
         settled_ms,
         reverse_path,
-        len(envelope.recipients),
+        draft.recipients,
         message.size_bytes,
         message.priority,
         origin.source,

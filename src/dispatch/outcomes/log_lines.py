@@ -130,7 +130,7 @@ class LogLines:
         masked = self.rules.mask_recipient
         if masked and "@" in words:
             words = _ADDRESS.sub(lambda found: mask_address(found.group()), words)
-        for address in addresses:
+        for address, is_copy in addresses:
             fields: dict[str, object] = {
                 "id": spool_form(message_id),
                 "from": None if sender is None else f"<{sender}>",
@@ -140,18 +140,26 @@ class LogLines:
                 "delay_s": max(0, at_ms - accepted_ms(message_id)) / 1000,
                 "reply": words or None,
             }
+            if is_copy:
+                fields["copy"] = True
             if wait_s is not None:
                 fields["retry_in_s"] = wait_s
             self._report(event, **fields)
 
-    def _paths(self, message_id: MessageId, indexes: tuple[int, ...]) -> tuple[str | None, list[str]]:
-        """Who it is from, and the address of each of these recipients; None and empty where nobody knows."""
+    def _paths(
+        self, message_id: MessageId, indexes: tuple[int, ...]
+    ) -> tuple[str | None, list[tuple[str, bool]]]:
+        """Who it is from, and the address of each of these recipients and whether it is a copy's; None and
+        empty where nobody knows."""
         accepted = self._accepted.get(message_id)
         if accepted is not None:
             envelope = accepted.message.envelope
-            return envelope.reverse_path, [envelope.recipients[index].address for index in indexes]
+            recipients = [envelope.recipients[index] for index in indexes]
+            return envelope.reverse_path, [(each.address, bool(each.copy_to)) for each in recipients]
         kept = self._store.envelope_of(message_id)
         if kept is None:
-            return None, [""] * len(indexes)
-        sender, addresses = kept
-        return sender, [addresses[index] for index in indexes]
+            return None, [("", False)] * len(indexes)
+        sender, addresses, count = kept
+        # A message that was accepted twice may have other copies than history knows.
+        found = [addresses[index] if index < len(addresses) else "" for index in indexes]
+        return sender, [(address, index >= count) for address, index in zip(found, indexes, strict=True)]

@@ -47,6 +47,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from dispatch.mail.envelope import Recipient
 from dispatch.mail.ids import MessageId
 from dispatch.mail.message import Message, Origin
 from dispatch.policy.conditions import BLANK, KINDS, Condition, Facts, facts_of, field_names
@@ -55,6 +56,7 @@ from dispatch.policy.route_index import AddressIndex, ConditionIndex
 
 DEFAULT_RULE = "default relay"
 PIN = "relay pin"
+COPY = "copy to relay"
 """What stands for a rule where none decided. No rule can be called so: names of rules have no spaces."""
 
 
@@ -137,6 +139,15 @@ def pinned_route(relay: str, usable: Collection[str]) -> Route:
     if relay not in usable:
         return Route((), PIN, f"the relay {relay!r} that it must take is disabled or missing", Action.HOLD)
     return Route((relay,), PIN)
+
+
+def routes_of_copies(recipients: Sequence[Recipient]) -> Routes:
+    """Of those among them that are copies; a relay that cannot be used is waited for."""
+    together: dict[str, list[int]] = {}
+    for index, recipient in enumerate(recipients):
+        if recipient.copy_to:
+            together.setdefault(recipient.copy_to, []).append(index)
+    return tuple((Route((relay,), COPY), tuple(indexes)) for relay, indexes in together.items())
 
 
 def route_of_rule(rule: Rule, usable: Collection[str]) -> Route:
@@ -232,6 +243,8 @@ class Router:
         """Every recipient once. Those with whom the same is done go together, whichever rules said so;
         the route then names the rule of the first of them. `now_ms` by the wall clock."""
         recipients = message.envelope.recipients
+        if recipients[-1].copy_to:
+            return self._beside_copies(message, now_ms)
         if message.pin:
             return ((pinned_route(message.pin, self._usable), tuple(range(len(recipients)))),)
         open_cases = 0
@@ -260,6 +273,16 @@ class Router:
                 by_case[number] = indexes = together.setdefault(doing, (route, []))[1]
             indexes.append(index)
         return tuple((route, tuple(found)) for route, found in together.values())
+
+    def _beside_copies(self, message: Message, now_ms: int) -> Routes:
+        """Of a message that has its copies: these go where they go, whatever the rules say by now."""
+        envelope = message.envelope
+        others = tuple([recipient for recipient in envelope.recipients if not recipient.copy_to])
+        copies = routes_of_copies(envelope.recipients)
+        if not others:
+            return copies
+        without = msgspec.structs.replace(envelope, recipients=others)
+        return self.routes(msgspec.structs.replace(message, envelope=without), now_ms) + copies
 
     def refusal(self, sender: str, recipient: str, origin: Origin, now_ms: int) -> Route | None:
         """At RCPT: the route of the rule that refuses this recipient, None where it may be taken."""

@@ -64,10 +64,14 @@ class SuppressionList:
         return place < len(digests) and digests[place] == wanted
 
     def among(self, recipients: Sequence[Recipient]) -> frozenset[int]:
-        """The indexes of those recipients that are suppressed."""
+        """The indexes of those recipients that are suppressed. A copy is for an archive, and is none."""
         if not self._digests:
             return frozenset()
-        return frozenset(index for index, recipient in enumerate(recipients) if self.holds(recipient.address))
+        return frozenset(
+            index
+            for index, recipient in enumerate(recipients)
+            if not recipient.copy_to and self.holds(recipient.address)
+        )
 
 
 def without_suppressed(routes: Routes, suppressed: frozenset[int]) -> Routes:

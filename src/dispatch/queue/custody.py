@@ -21,6 +21,7 @@ import msgspec
 
 from dispatch.mail.ids import MessageId
 from dispatch.mail.message import ContentFile, Message
+from dispatch.policy.copies import copies_of
 from dispatch.ports import Clock, Lsn
 from dispatch.queue.book import Book
 from dispatch.queue.moves import after_move, needs_content
@@ -116,7 +117,7 @@ class Custody:
     def standing(self) -> list[Live]:
         """What a restart must look at again, by all records written so far: for the checkpoint."""
         return [
-            Live(owner.message.id, lsn, tuple(sorted(owner.decided)), owner.history)
+            Live(owner.message.id, lsn, tuple(sorted(owner.decided)), owner.history, copies_of(owner.message))
             for lsn, owner in self.live.items()
             if owner.undecided
         ]

@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from dispatch.mail.ids import MessageId
 from dispatch.observe import Reporter
+from dispatch.policy.copies import joined_by
 from dispatch.ports import Entry, LogReader, Lsn
 from dispatch.queue.moves import needs_content
 from dispatch.queue.replay import Records, Replay, Standing, follow_record, silence
@@ -104,6 +105,7 @@ def _standing(replay: Replay, mail: LogReader, store: ParkedStore, alarm: Report
         if entry is None:
             continue
         message, content = decode_mail(entry.payload)
+        message = joined_by(message, tracked.copies)
         if len(tracked.gone) < len(message.envelope.recipients):
             standing.append(
                 Standing(tracked.lsn, message, content, tuple(sorted(tracked.gone)), tuple(tracked.history))

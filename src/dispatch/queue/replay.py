@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from dispatch.mail.delivery import DeliveryState
+from dispatch.mail.envelope import Recipient
 from dispatch.mail.ids import MessageId
 from dispatch.mail.message import Message
 from dispatch.observe import Reporter
+from dispatch.policy.copies import copies_of
 from dispatch.ports import LogReader, Lsn
 from dispatch.queue.moves import after_move, after_result, needs_content
 from dispatch.queue.work import at_relay
@@ -89,7 +91,7 @@ class Records:
 class Tracked:
     """What the ledger says of a message that is the log's."""
 
-    __slots__ = ("gone", "history", "lsn", "recipients")
+    __slots__ = ("copies", "gone", "history", "lsn", "recipients")
 
     def __init__(
         self,
@@ -97,12 +99,15 @@ class Tracked:
         gone: set[int],
         history: tuple[Attempted | Moved, ...] = (),
         recipients: int | None = None,
+        copies: tuple[Recipient, ...] = (),
     ) -> None:
         self.lsn = lsn
         self.gone = gone
         self.history = list(history)
         self.recipients = recipients
         """How many it has, where its `accepted` record was among those read."""
+        self.copies = copies
+        """Of its recipients, those of which the mail log knows nothing."""
 
 
 class Replay:
@@ -140,7 +145,8 @@ class Replay:
                 pass
             case Accepted():
                 recipients = len(record.message.envelope.recipients)
-                self.live[record.message.id] = Tracked(record.mail_lsn, set(), recipients=recipients)
+                copies = copies_of(record.message)
+                self.live[record.message.id] = Tracked(record.mail_lsn, set(), (), recipients, copies)
                 self.cursor = max(self.cursor, record.mail_next)
             case Sending():
                 self._send(record)
@@ -161,7 +167,7 @@ class Replay:
     def _begin(self, checkpoint: Checkpoint) -> None:
         self.cursor = checkpoint.mail_cursor
         self.live = {
-            live.id: Tracked(live.mail_lsn, set(live.gone), live.history)
+            live.id: Tracked(live.mail_lsn, set(live.gone), live.history, copies=live.copies)
             for live in checkpoint.live
             if live.id != NO_ID
         }

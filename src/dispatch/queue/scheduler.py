@@ -32,6 +32,7 @@ from dispatch.mail.report import Fault, Report, Stage
 from dispatch.mime.departure import Departure
 from dispatch.observe import Reporter
 from dispatch.policy.breaker import BreakerState
+from dispatch.policy.copies import with_copies
 from dispatch.policy.routing import DEFAULT_RULE, Route, Routes
 from dispatch.policy.schedule import RetryPlan, clamp
 from dispatch.policy.verdict import judge
@@ -192,7 +193,7 @@ class Scheduler:
             return
         power = self._lost_power(entry.lsn)
         unanswered = self._s.unanswered(entry.lsn)
-        routes = self._s.route(message)
+        message, routes = with_copies(message, self._s.route(message))
         rules: tuple[tuple[str, tuple[int, ...]], ...] = ()
         if len(routes) > 1 or routes[0][0].rule != DEFAULT_RULE:
             rules = tuple((route.rule, indexes) for route, indexes in routes if route.rule != DEFAULT_RULE)

@@ -5,12 +5,16 @@ need the log no more? Every message that still stands in the log below the curso
 standing. Where the readable part of the ledger does not follow it, the damaged part may have held its
 outcome: it is *uncertain*, so that its uncertain policy decides and nothing is repeated without a word.
 
+Of its copies only those are known that the readable part, or the parked store, tells of: the others are not
+made again, since they may have arrived.
+
 Slow and seldom: it costs the reading of both logs.
 """
 
 from __future__ import annotations
 
 from dispatch.mail.ids import MessageId
+from dispatch.policy.copies import copies_of, joined_by
 from dispatch.ports import LogReader, Lsn
 from dispatch.queue.moves import needs_content
 from dispatch.queue.replay import READ_BYTES, Records, Replay, Standing
@@ -41,10 +45,17 @@ def search_mail(ledger: LogReader, mail: LogReader, replay: Replay, store: Parke
         if parked is not None:
             gone[message_id].update(delivery.index for delivery in parked.deliveries)
         message, content = decode_mail(mail.read(lsn, 1)[0].payload)
-        left = set(range(len(message.envelope.recipients))) - gone[message_id]
+        tracked = replay.live.get(message_id)
+        if tracked is not None:
+            message = joined_by(message, tracked.copies)
+        elif parked is not None:
+            message = joined_by(message, copies_of(parked.message))
+        everybody = set(range(len(message.envelope.recipients)))
+        # Of copies that nobody knows any more there may be a word all the same.
+        gone[message_id] &= everybody
+        left = everybody - gone[message_id]
         if not left:
             continue
-        tracked = replay.live.get(message_id)
         if tracked is None:
             sent = replay.sent.setdefault(message_id, {})
             sent.update({index: "" for index in left if index not in sent})

@@ -322,8 +322,9 @@ def _contradictions(rule: Rule, unfit: Set[str]) -> Iterator[_Wrong]:
             yield "weights", "", what, "write a number for each relay, in their order"
         elif not any(rule.weights):
             yield "weights", "", "says that no relay is tried first", "write one that is above 0"
-    if rule.copy_to and rule.action != "refuse":
-        yield "copy_to", "", "cannot be yet: this version makes no copies", "remove it"
+    if rule.copy_to in rule.relays and not unfit & {"relays", "copy_to"}:
+        what = f"{rule.copy_to} may take the mail itself, which would arrive there twice"
+        yield "copy_to", "", what, "write another relay"
 
 
 def _unknown_relays(rule: Rule, known: Sequence[str]) -> Iterator[_Wrong]:

@@ -174,8 +174,9 @@ class Rule(Section, frozen=True, kw_only=True):
         live(
             "delivery",
             NAME,
-            """Reserved for a relay that gets a copy with the same envelope. This version makes no copies, and
-            refuses settings that ask for one.""",
+            """A relay that gets a copy of its mail, for the same recipients: an archive. Whatever else the
+            rule does with the mail, and wherever it goes, its copy is made once, when the mail is taken up;
+            it waits for this relay alone, and no notice is sent of it.""",
             default_words="none",
         ),
     ] = ""

@@ -27,6 +27,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from dispatch.mail.delivery import DeliveryState, Move
+from dispatch.mail.envelope import Recipient
 from dispatch.mail.ids import MessageId
 from dispatch.mail.message import Message
 from dispatch.mail.outcome import Scope
@@ -82,6 +83,7 @@ class Accepted(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="acce
 
     at_ms: int
     message: Message
+    """With its copies behind the recipients of its envelope."""
     mail_lsn: Lsn
     """`NOT_IN_LOG`: it came from another host's queue, and is parked."""
     mail_next: Lsn = Lsn(0)
@@ -194,6 +196,8 @@ class Live(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Recipients that have their final outcome, or that the parked store took over."""
     history: tuple[Attempted | Moved, ...] = ()
     """What was decided about the others and is still on its way into the parked store."""
+    copies: tuple[Recipient, ...] = ()
+    """Its copies, of which the mail log knows nothing: recipients behind those that stand there."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, array_like=True, gc=False, tag="checkpoint"):

@@ -152,14 +152,19 @@ class HistoryStore:
         rows = self._execute(_SQL["standing_of"], (number,))
         return [Standing(DeliveryState(state), *rest) for state, *rest in rows]
 
-    def envelope_of(self, message_id: MessageId) -> tuple[str, tuple[str, ...]] | None:
-        """Reverse-path and recipients of a message; None where it is not here."""
+    def recipients_of(self, number: int) -> int:
+        """How many recipients its envelope has; the deliveries behind them are copies."""
+        return cast(int, self._execute(_SQL["recipients_of"], (number,)).get)
+
+    def envelope_of(self, message_id: MessageId) -> tuple[str, tuple[str, ...], int] | None:
+        """Reverse-path, the addresses of all deliveries, and how many of them are no copies, of a message;
+        None where it is not here."""
         number = self.number_of(message_id)
         if number is None:
             return None
         sender = cast(str, self._execute(_SQL["sender_of"], (number,)).get)
         addresses = self._execute(_SQL["addresses_of"], (number,))
-        return sender, tuple(cast(str, address) for (address,) in addresses)
+        return sender, tuple(cast(str, address) for (address,) in addresses), self.recipients_of(number)
 
     def add(
         self,

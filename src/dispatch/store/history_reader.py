@@ -88,6 +88,8 @@ class RecordedDelivery(msgspec.Struct, frozen=True):
     attempts: int
     since_ms: int
     due_ms: int | None
+    copy: bool = False
+    """By a rule's `copy_to`: the address is that of a recipient, and the mail went to an archive."""
 
 
 class Happening(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -222,7 +224,12 @@ class HistoryReader:
         ]
 
     def _deliveries(self, number: int) -> tuple[RecordedDelivery, ...]:
-        return tuple(RecordedDelivery(*row) for row in self._execute(_SQL["load_deliveries"], (number,)))
+        return tuple(
+            RecordedDelivery(index, address, state, relay, attempts, since_ms, due_ms, bool(copy))
+            for index, address, state, relay, attempts, since_ms, due_ms, copy in self._execute(
+                _SQL["load_deliveries"], (number,)
+            )
+        )
 
     def _timeline(self, number: int) -> tuple[Happening, ...]:
         happenings = []

@@ -320,8 +320,9 @@ class Bench:
 
     def _deal(self, message: Message, names: tuple[str | Route, ...]) -> Routes:
         dealt: dict[str | Route, list[int]] = {}
-        for index in range(len(message.envelope.recipients)):
-            dealt.setdefault(names[index % len(names)], []).append(index)
+        for index, recipient in enumerate(message.envelope.recipients):
+            name = recipient.copy_to or names[index % len(names)]
+            dealt.setdefault(name, []).append(index)
         return tuple((_route(name), tuple(indexes)) for name, indexes in dealt.items())
 
     def deliver_directly(self, places: int) -> None:

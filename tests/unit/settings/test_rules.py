@@ -108,12 +108,12 @@ def test_a_disabled_relay_is_missing_to_the_rules_and_that_is_warned_of(tmp_path
             "12: rules.r.weights: says that no relay is tried",
         ),
         (
-            'sender = "*"\naction = "hold"\ncopy_to = "main"',
-            "12: rules.r.copy_to: cannot be yet: this version makes no copies",
+            'sender = "*"\naction = "hold"\ncopy_to = "mian"',
+            '12: rules.r.copy_to: there is no relay called "mian"; did you mean main?',
         ),
         (
-            'sender = "*"\nrelays = ["bulk"]\ncopy_to = "main"',
-            "12: rules.r.copy_to: cannot be yet: this version makes no copies",
+            'sender = "*"\nrelays = ["main", "bulk"]\ncopy_to = "bulk"',
+            "12: rules.r.copy_to: bulk may take the mail itself",
         ),
         (
             'sender = "*"\nrelays = ["bulk"]\nreply = "No"',

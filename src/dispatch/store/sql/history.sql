@@ -73,6 +73,9 @@ ORDER BY position
 -- name: sender_of
 SELECT sender FROM message WHERE number = ?
 
+-- name: recipients_of
+SELECT recipients FROM message WHERE number = ?
+
 -- name: addresses_of
 SELECT address FROM delivery WHERE message = ? ORDER BY position
 
@@ -130,9 +133,10 @@ FROM message
 WHERE number BETWEEN ?1 AND ?1 + 15 AND id = ?2
 
 -- name: load_deliveries
-SELECT position, address, state, relay, attempts, since_ms, due_ms
+SELECT position, address, state, relay, attempts, since_ms, due_ms,
+       position >= (SELECT recipients FROM message WHERE number = ?1)
 FROM delivery
-WHERE message = ?
+WHERE message = ?1
 ORDER BY position
 
 -- name: load_attempts
