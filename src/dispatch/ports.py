@@ -179,7 +179,7 @@ class MailExchangers(NamedTuple):
 
 
 class Resolver(Protocol):
-    """Names of hosts. Nothing is kept from one question to the next."""
+    """What DNS says. Nothing is kept from one question to the next."""
 
     async def addresses(self, host: str) -> Resolved:
         """Of both families, at least one. An address stands for itself. Raises `NameFault`."""
@@ -187,6 +187,10 @@ class Resolver(Protocol):
 
     async def mx(self, domain: str) -> MailExchangers:
         """At least one. Raises `NameFault`; a domain without MX records is confirmed to have none."""
+        ...
+
+    async def txt(self, name: str) -> Resolved:
+        """The texts of its TXT records, each in one piece; at least one. Raises `NameFault`."""
         ...
 
 
@@ -213,6 +217,12 @@ class HttpClient(Protocol):
 
         `timeout_s` is for all of it. Raises `OSError`: not reached, not trusted, not in time, cut, too long.
         """
+        ...
+
+    async def get(
+        self, url: str, addresses: Sequence[str], *, timeout_s: float, answer_bytes_max: int
+    ) -> HttpAnswer:
+        """The same for a page, from one of these addresses, whatever DNS says of the host in the URL."""
         ...
 
 

@@ -247,6 +247,9 @@ class Names:
     async def mx(self, domain: str) -> MailExchangers:
         raise NameFault(f"{domain} has no MX record (simulated)", confirmed=True)
 
+    async def txt(self, name: str) -> Resolved:
+        raise NameFault(f"{name} has no TXT record (simulated)", confirmed=True)
+
 
 class End(asyncio.Transport):
     """One end of a connection: the transport of the protocol there, and what is on its way to it."""

@@ -6,6 +6,7 @@ import msgspec
 
 from dispatch.app.folders import CAPTURED, CONTENT
 from dispatch.app.machine import Machine
+from dispatch.app.mail_policies import MailPolicies
 from dispatch.app.token_keeping import TokenKeeping
 from dispatch.app.tokens import TokenSources
 from dispatch.mail.message import Message
@@ -130,10 +131,8 @@ def smart_host(settings: Settings, relay: RelaySettings, tokens: TokenSource | N
 
 def direct_template(settings: Settings, relay: RelaySettings) -> SmartHost:
     """What direct delivery says to every host."""
-    host = smart_host(settings, relay)
-    # Nobody is asked who he is: his certificate says less than the MX record that led to him.
     per_domain = min(relay.max_concurrency_per_domain, relay.max_concurrency)
-    return msgspec.structs.replace(host, trust=Trust(verify=False), max_concurrency=per_domain)
+    return msgspec.structs.replace(smart_host(settings, relay), max_concurrency=per_domain)
 
 
 def ourselves(settings: Settings, relay: RelaySettings) -> Ourselves:
@@ -164,6 +163,7 @@ class Lanes:
         self._machine = machine
         self._report = report
         self._tokens = TokenSources(machine, report, tokens or {}, TokenKeeping(machine, report).keep)
+        self._policies = MailPolicies(machine)
         self._content_worker: Worker = machine.threads.worker("content")
         self._inbox_worker: Worker = machine.threads.worker("inbox")
         self._made: dict[str, tuple[object, ...]] = {}
@@ -191,6 +191,7 @@ class Lanes:
                     lane.pace.follow(old, self._machine.clock.monotonic())
         self._made = made
         self._tokens.keep(relays.keys())
+        self._policies.keep(relays.values())
         for name, lane in lanes.items():
             lane.deputies = deputies(settings, name)
         self._router = router(settings)
@@ -254,6 +255,7 @@ class Lanes:
                 open_content=open_content,
                 resolver=machine.resolver(relay.dns_servers),
                 chance=machine.chance,
+                policies=self._policies.of(relay),
             )
         else:
             # Every connection may have one transaction under way and the next one behind it.

@@ -30,11 +30,13 @@ from dispatch.mail.report import Fault, FaultKind, Report, Stage
 from dispatch.policy.mail_domains import destination
 from dispatch.ports import Chance, Clock, Network, Resolver, Transaction, Worker
 from dispatch.relays.addresses import Whereabouts
-from dispatch.relays.direct_domain import DomainUpstream, Ourselves
-from dispatch.relays.smart_host import SmartHost
+from dispatch.relays.direct_domain import Demands, DomainUpstream, Ourselves
+from dispatch.relays.smart_host import SmartHost, Trust
 from dispatch.relays.smtp import SmtpRelay
 from dispatch.relays.smtp_content import OpenContent
 from dispatch.relays.smtp_dial import FINAL
+from dispatch.relays.smtp_tls import ClientTls
+from dispatch.relays.sts import StsPolicies
 
 REST_S_MAX = 15.0
 KEPT_S = 600.0
@@ -73,10 +75,11 @@ class DirectRelay:
         open_content: OpenContent,
         resolver: Resolver,
         chance: Chance,
+        policies: StsPolicies | None = None,
     ) -> None:
         """`template`: what all domains have in common; its hosts are filled in, its `max_concurrency` is that
-        of one domain. The other `max_concurrency` is that of all together. `rest_s`: below the shortest wait
-        for a retry."""
+        of one domain, and its trust that of sessions whose domain demands a verified one. The other
+        `max_concurrency` is that of all together. `rest_s`: below the shortest wait for a retry."""
         self._template = template
         self._max_concurrency = max_concurrency
         self._rest_s = min(rest_s, REST_S_MAX)
@@ -87,6 +90,12 @@ class DirectRelay:
         self._open_content = open_content
         self._resolver = resolver
         self._chance = chance
+        handshake_s = template.timeouts.handshake_s
+        self._demands = Demands(
+            ClientTls(Trust(verify=False), network, handshake_s),
+            ClientTls(template.trust, network, handshake_s),
+            policies,
+        )
         self._domains: dict[str, _Domain] = {}
         self._idle: dict[str, _Domain] = {}
         """Those without work; that which has been for longest comes first."""
@@ -142,7 +151,7 @@ class DirectRelay:
             network=self._network,
             worker=self._worker,
             open_content=self._open_content,
-            upstream=DomainUpstream(host, self._clock, self._network, where, self._ourselves),
+            upstream=DomainUpstream(host, self._clock, self._network, where, self._ourselves, self._demands),
         )
 
     def _ended(

@@ -9,6 +9,8 @@ Rules:
   mail that went there would come back.
 - TLS if the host offers it, whoever it is, and clear text if not or where TLS fails (RFC 7435): the sender
   of a message cannot know more of the domain than DNS says.
+- Unless the domain says more: a policy that is to be enforced (MTA-STS, RFC 8461) names the hosts that may be
+  used, and with these there is verified TLS or no session.
 
 Deliberately not here: how many sessions there are, and for how long a domain is left alone (`direct`).
 """
@@ -19,12 +21,18 @@ from collections.abc import Set
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from dispatch.mail.report import FaultKind
+from dispatch.mail.report import Fault, FaultKind, Stage
 from dispatch.policy.mail_domains import literal_address
+from dispatch.policy.mta_sts import Policy
 from dispatch.ports import Clock, NameFault, Network
 from dispatch.relays.addresses import LoopsBack, Whereabouts, family_of
 from dispatch.relays.smart_host import SmartHost
+from dispatch.relays.smtp_connection import Terms
 from dispatch.relays.smtp_dial import Unusable, Upstream
+from dispatch.relays.smtp_tls import SessionTls
+from dispatch.relays.sts import StsPolicies
+from dispatch.smtp.client_auth import Credentials
+from dispatch.smtp.client_exchange import Closed
 
 ADDRESSES_MAX = 8
 """Of each host; DNS may name thousands."""
@@ -39,14 +47,34 @@ class Ourselves(NamedTuple):
     """Our own listener has the port that hosts are connected to."""
 
 
+class Demands(NamedTuple):
+    """What domains may demand of a session, and how it is met."""
+
+    any_tls: SessionTls
+    """Of those that demand nothing."""
+    verified_tls: SessionTls
+    policies: StsPolicies | None
+    """None: no domain is asked for one."""
+
+
 class DomainUpstream(Upstream):
     """An `Upstream` whose one configured host is a mail domain, or an address literal."""
 
     def __init__(
-        self, host: SmartHost, clock: Clock, network: Network, where: Whereabouts, ourselves: Ourselves
+        self,
+        host: SmartHost,
+        clock: Clock,
+        network: Network,
+        where: Whereabouts,
+        ourselves: Ourselves,
+        demands: Demands,
     ) -> None:
         super().__init__(host, clock, network, where)
+        self.tls = demands.any_tls
         self._ourselves = ourselves
+        self._demands = demands
+        self._policy: Policy | None = None
+        """That is to be enforced."""
         self._own_host = False
         """It has no MX records."""
 
@@ -58,7 +86,7 @@ class DomainUpstream(Upstream):
         except ValueError:
             raise Unusable(FaultKind.NO_DOMAIN, f"{configured} holds no IP address") from None
         if address is not None:
-            self._own_host = False
+            self._own_host, self._policy = False, None
             return [address]
         try:
             found = await self.where.exchangers(f"{configured}.", self._ourselves.names)
@@ -67,7 +95,20 @@ class DomainUpstream(Upstream):
         if found.own_host and configured in self._ourselves.names:
             raise Unusable(FaultKind.LOOP, f"{configured} is this relay itself")
         self._own_host = found.own_host
-        return [name.rstrip(".") for name in found.names]
+        return await self._allowed(configured, [name.rstrip(".") for name in found.names])
+
+    async def _allowed(self, domain: str, names: list[str]) -> list[str]:
+        """Those of its hosts that the domain's policy allows (RFC 8461 section 5)."""
+        policies = self._demands.policies
+        policy = None if policies is None else await policies.policy_of(domain)
+        self._policy = policy if policy is not None and policy.enforced else None
+        if self._policy is None:
+            return names
+        allowed = list(filter(self._policy.allows, names))
+        if not allowed:
+            what = f"the MTA-STS policy of {domain} allows none of its mail hosts ({', '.join(names)})"
+            raise Unusable(FaultKind.POLICY, what)
+        return allowed
 
     async def addresses(self, server_name: str) -> list[str]:
         name = server_name if family_of(server_name) else f"{server_name}."
@@ -83,6 +124,21 @@ class DomainUpstream(Upstream):
             what = f"{server_name} is {addresses[0]}, where this relay itself listens"
             raise Unusable(FaultKind.LOOP, what)
         return others[:ADDRESSES_MAX]
+
+    async def terms(self, server_name: str, credentials: Credentials | None) -> Terms:
+        terms = await super().terms(server_name, credentials)
+        if self._policy is None:
+            return terms
+        return terms._replace(tls=self._demands.verified_tls, security="starttls_required")
+
+    def may_go_clear(self, server_name: str, credentials: Credentials | None) -> bool:
+        return self._policy is None and super().may_go_clear(server_name, credentials)
+
+    def explained(self, server_name: str, ended: Closed) -> Closed:
+        if self._policy is None or ended.stage is not Stage.STARTTLS or ended.fault is None:
+            return ended
+        why = f"its MTA-STS policy demands verified TLS: {ended.fault.detail}"
+        return ended._replace(fault=Fault(FaultKind.POLICY, why))
 
     def _is_ours(self, address: str) -> bool:
         place = ip_address(address.partition("%")[0])

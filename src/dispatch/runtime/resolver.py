@@ -87,6 +87,12 @@ class SystemResolver:
         )
         return MailExchangers(hosts, _ttl_s(answer))
 
+    async def txt(self, name: str) -> Resolved:
+        answer = await self._ask(name, RdataType.TXT, search=False)
+        # What no text is stands for nothing that anybody asks for.
+        texts = tuple(b"".join(record.strings).decode("ascii", "replace") for record in answer)
+        return Resolved(texts, _ttl_s(answer))
+
     async def _ask(self, name: str, kind: RdataType, *, search: bool) -> Answer:
         try:
             return await self._resolver().resolve(name, kind, search=search, lifetime=ANSWER_S)

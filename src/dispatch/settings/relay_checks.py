@@ -18,12 +18,12 @@ _CHANGING = frozenset({"envelope_from", "header_from", "reply_to", "dkim_domain"
 _OF_A_HOST = frozenset(
     {
         *("preset", "region", "host", "lookup"),
-        *("verify", "ca_file", "fingerprint"),
+        *("verify", "fingerprint"),
         *("username", "password", "auth", "allow_unsecure_auth", *OAUTH_KEYS),
     }
 )
 """What can only be said of a host that is known beforehand."""
-_DIRECT_ONLY = frozenset({"max_concurrency_per_domain", "dns_servers"})
+_DIRECT_ONLY = frozenset({"max_concurrency_per_domain", "dns_servers", "mta_sts"})
 _DIRECT_TLS = ("", "none", "auto", "starttls_required")
 
 
@@ -72,6 +72,9 @@ def _direct(relay: Relay, given: Set[str], unfit: Set[str]) -> Iterator[Wrong]:
     if "tls" not in unfit and relay.tls not in _DIRECT_TLS:
         what = f'is "{relay.tls}", which cannot be asked of hosts that nobody knows beforehand'
         yield Wrong("tls", what, 'write "auto", "starttls_required" or "none"')
+    if "tls" not in unfit and relay.tls == "none":
+        for key in sorted(given & {"ca_file", "mta_sts"}):
+            yield Wrong(key, 'is no use with tls = "none"', "remove it, or let connections be encrypted")
 
 
 def _place(relay: Relay, given: Set[str], unfit: Set[str]) -> Iterator[Wrong]:

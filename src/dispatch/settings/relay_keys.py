@@ -209,7 +209,8 @@ class Relay(Sending, frozen=True, kw_only=True):
         live(
             "delivery",
             Text("file", r"/[^\x00\r\n]*", "an absolute path, like /etc/dispatch/ca.pem"),
-            "Certificates in PEM that are trusted in place of those of the system.",
+            """Certificates in PEM that are trusted in place of those of the system. In direct delivery that
+            is where a domain demands verified TLS.""",
             default_words="those of the system",
         ),
     ] = ""
@@ -361,6 +362,15 @@ class Relay(Sending, frozen=True, kw_only=True):
             default_words="those of /etc/resolv.conf",
         ),
     ] = ()
+    mta_sts: Annotated[
+        bool,
+        live(
+            "delivery",
+            _FLAG,
+            """Of direct delivery: a domain that demands it (MTA-STS, RFC 8461) gets mail over verified TLS,
+            at the hosts that its policy names, or not at all. With tls = "none" no domain is asked.""",
+        ),
+    ] = True
     max_message_bytes: Annotated[
         int,
         live(

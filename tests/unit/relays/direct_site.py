@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.simulation.loop import SimulatedChance
 from tests.unit.relays.memory_upstream import MemoryNames, Site
 from tests.unit.smtp.client_talk import CONTENT
 
@@ -9,7 +10,8 @@ from dispatch.mail.envelope import Envelope, Recipient
 from dispatch.mail.report import FaultKind, Stage
 from dispatch.relays.direct import DirectRelay
 from dispatch.relays.direct_domain import Ourselves
-from dispatch.relays.smart_host import SmartHost, Trust
+from dispatch.relays.smart_host import SmartHost
+from dispatch.relays.sts import StsPolicies
 
 A, B, C = "192.0.2.1", "192.0.2.2", "192.0.2.3"
 ENVELOPE = b"MAIL FROM:<a@a.example> SIZE=%d\r\nRCPT TO:<%s>\r\nDATA\r\n"
@@ -19,7 +21,13 @@ NOBODY = Ourselves()
 class DirectSite(Site):
     """a.example has a host at A, b.example at B; whole.example has two, at A and B."""
 
-    def __init__(self, ourselves: Ourselves = NOBODY, max_concurrency: int = 10, **settings: object) -> None:
+    def __init__(
+        self,
+        ourselves: Ourselves = NOBODY,
+        max_concurrency: int = 10,
+        policies: StsPolicies | None = None,
+        **settings: object,
+    ) -> None:
         super().__init__()
         self.names = names = MemoryNames()
         names.hosts = {"mx.a.example.": (A,), "mx.b.example.": (B,), "own.example.": (C,)}
@@ -30,7 +38,7 @@ class DirectSite(Site):
         }
         given = {"hosts": ("",), "helo_name": "client.example", "tls": "auto", "max_concurrency": 2}
         self.direct = DirectRelay(
-            SmartHost(**{"trust": Trust(verify=False), **given, **settings}),  # type: ignore[arg-type]
+            SmartHost(**{**given, **settings}),  # type: ignore[arg-type]
             max_concurrency=max_concurrency,
             ourselves=ourselves,
             clock=self.clock,
@@ -38,7 +46,8 @@ class DirectSite(Site):
             worker=self.clock.worker("content"),
             open_content=self._open,
             resolver=names,
-            chance=None,
+            chance=SimulatedChance(),
+            policies=policies,
         )
         self.relay = self.direct  # type: ignore[assignment]
 

@@ -103,6 +103,8 @@ class MemoryNetwork:
         self.handshakes: deque[Exception | None] = deque()
         """How they end, in their order; without any they succeed."""
         self.server_names: list[str | None] = []
+        self.verified: list[bool] = []
+        """Whether the context of each handshake verifies."""
 
     async def connect(
         self,
@@ -138,6 +140,7 @@ class MemoryNetwork:
     ) -> asyncio.Transport:
         assert not transport.is_reading(), "what comes belongs to the handshake"
         self.server_names.append(server_name)
+        self.verified.append(context.verify_mode is ssl.CERT_REQUIRED)
         if self.handshakes and (fault := self.handshakes.popleft()) is not None:
             raise fault
         return transport
@@ -149,6 +152,7 @@ class MemoryNames:
     def __init__(self) -> None:
         self.hosts: dict[str, tuple[str, ...]] = {}
         self.exchangers: dict[str, tuple[tuple[int, str], ...]] = {}
+        self.texts: dict[str, tuple[str, ...]] = {}
         self.fault: NameFault | None = None
         self.ttl_s = 60.0
         self.asked: list[str] = []
@@ -168,6 +172,14 @@ class MemoryNames:
         if domain not in self.exchangers:
             raise NameFault(f"{domain} has no MX record", confirmed=True)
         return MailExchangers(self.exchangers[domain], self.ttl_s)
+
+    async def txt(self, name: str) -> Resolved:
+        self.asked.append(name)
+        if self.fault is not None:
+            raise self.fault
+        if name not in self.texts:
+            raise NameFault(f"{name} has no TXT record", confirmed=True)
+        return Resolved(self.texts[name], self.ttl_s)
 
 
 class MemoryFile:

@@ -22,9 +22,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @asynccontextmanager
 async def serving(handler: Handler, context: ssl.SSLContext | None = None) -> AsyncIterator[str]:
-    """The address of a server that answers all POST requests with `handler`."""
+    """The address of a server that answers all requests with `handler`."""
     application = web.Application()
-    application.router.add_post("/{path:.*}", handler)
+    application.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
@@ -164,3 +164,34 @@ async def test_proxies_of_the_environment_are_not_used() -> None:
         environment.setenv("HTTP_PROXY", "http://127.0.0.1:1")
         async with serving(handler) as url:
             assert (await post(url)).status == 204
+
+
+@on_a_loop
+async def test_a_page_comes_from_the_addresses_that_were_given_and_its_certificate_names_the_host() -> None:
+    hosts: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        assert (request.method, request.path, await request.read()) == ("GET", "/page", b"")
+        hosts.append(request.host.partition(":")[0])
+        return web.Response(body=b"a page")
+
+    authority = trustme.CA()
+    client = AiohttpClient(client_context(ca_pem=authority.cert_pem.bytes()))
+    serve = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("known.example").configure_cert(serve)
+    async with serving(handler, serve) as url:
+        port = url.rpartition(":")[2].partition("/")[0]
+        for name, reached in (("known.example", True), ("other.example", False)):
+            asking = client.get(
+                f"https://{name}:{port}/page",
+                ["127.0.0.9", "127.0.0.1"],
+                timeout_s=10.0,
+                answer_bytes_max=100,
+            )
+            if reached:
+                answer = await asking
+                assert (answer.status, answer.body) == (200, b"a page")
+            else:
+                with pytest.raises(OSError):
+                    await asking
+    assert hosts == ["known.example"]

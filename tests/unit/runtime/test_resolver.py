@@ -25,6 +25,7 @@ RECORDS = {
     ("short.search.example.", "A"): ["192.0.2.5"],
     ("example.org.", "MX"): ["10 a.example.", "20 b.example."],
     ("null.example.", "MX"): ["0 ."],
+    ("_mta-sts.example.org.", "TXT"): ['"v=STSv1; " "id=1;"', '"caf\\195\\169"'],
 }
 NAMES = {name for name, _ in RECORDS}
 
@@ -118,6 +119,17 @@ def test_servers_of_the_settings_are_asked_in_place_of_the_machines(ask: Ask, tm
         assert (await own.addresses("alias")).values == ("192.0.2.9",), "the file of hosts counts"
         with pytest.raises(NameFault, match="no name short"):
             await own.addresses("short")
+
+    ask(asking)
+
+
+def test_the_strings_of_a_text_are_one(ask: Ask) -> None:
+    async def asking(system: SystemResolver, server: NameServer) -> None:
+        texts, ttl_s = await system.txt("_mta-sts.example.org")
+        assert (sorted(texts), ttl_s) == (["caf\ufffd\ufffd", "v=STSv1; id=1;"], 120.0)
+        with pytest.raises(NameFault) as fault:
+            await system.txt("up.example")
+        assert fault.value.confirmed
 
     ask(asking)
 

@@ -19,7 +19,8 @@ def test_it_needs_nothing_but_its_kind(tmp_path: Path) -> None:
     assert lane_rules(settings, relay).per_domain_max == 3
     template = direct_template(settings, relay)
     assert (template.port, template.tls, template.max_concurrency) == (25, "auto", 3)
-    assert not template.trust.verify
+    assert template.trust.verify, "where a domain demands it"
+    assert relay.mta_sts
     assert template.helo_name == "relay.example.org"
 
 
@@ -65,7 +66,16 @@ def test_a_flush_is_refused(tmp_path: Path) -> None:
     assert "relays.out.flush_interval_seconds: is no use to direct delivery" in mistake
 
 
-@pytest.mark.parametrize("line", ["max_concurrency_per_domain = 5", 'dns_servers = ["192.0.2.53"]'])
+@pytest.mark.parametrize("key", ["ca_file", "mta_sts"])
+def test_what_is_said_of_tls_is_refused_where_there_is_none(tmp_path: Path, key: str) -> None:
+    value = "true" if key == "mta_sts" else '"/etc/ca.pem"'
+    (mistake,) = said(tmp_path, DIRECT + f'tls = "none"\n{key} = {value}\n')
+    assert f'relays.out.{key}: is no use with tls = "none"' in mistake
+
+
+@pytest.mark.parametrize(
+    "line", ["max_concurrency_per_domain = 5", 'dns_servers = ["192.0.2.53"]', "mta_sts = false"]
+)
 def test_a_relay_with_a_host_has_no_keys_of_direct_delivery(tmp_path: Path, line: str) -> None:
     (mistake,) = said(tmp_path, f'[[relays]]\nname = "a"\nhost = "192.0.2.1"\n{line}\n')
     assert 'is no use to a relay that has a host; remove it, or write kind = "direct"' in mistake
