@@ -89,7 +89,8 @@ class Resumption:
                 found.update(follow_record(found, record))
             for index in sent.keys() & found.keys():
                 found[index] = at_relay(found[index], sent[index] or found[index].relay)
-            doubtful = {index for index, row in found.items() if row.relay} if self._power else set()
+            # Also what no relay gets now: the rules may be other ones than those it went by.
+            doubtful = set(found) if self._power else set()
             moves = self._mend(message.id, found, sent.keys(), doubtful)
             owner.history += moves
             kept = tuple(row for row in found.values() if row.state is _WAITING and not row.relay)

@@ -148,13 +148,23 @@ def test_what_is_known_to_have_been_sent_is_uncertain_and_not_marked_as_well(ben
     assert [cast(Moved, record).move for record in after.of(Moved)] == [Move.LOSE_REPLY, Move.RETRY] * 2
 
 
-def test_what_no_relay_was_to_try_is_not_marked(bench: Bench) -> None:
+def test_what_no_relay_gets_now_may_have_been_tried_by_the_rules_of_before(bench: Bench) -> None:
     def held(message: Message) -> tuple[tuple[Route, tuple[int, ...]], ...]:
         return ((Route((), "test", "its relay is off"), (0,)),)
 
-    bench.offer()
+    message_id = bench.offer()
     after = bench.cut_power()
     after.seams = after.seams._replace(route=held)
+    after.resume(power=True)
+    assert len(marks(after)) == 1
+    (row,) = after.rows(message_id)
+    assert (row.state, row.uncertain) == (DeliveryState.HELD, True)
+
+
+def test_what_a_rule_held_on_record_was_not_tried(bench: Bench) -> None:
+    bench.dealt = ("",)
+    bench.offer()
+    after = bench.cut_power()
     after.resume(power=True)
     assert not marks(after)
 
