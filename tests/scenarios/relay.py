@@ -39,6 +39,10 @@ def until(true: Callable[[], Any], what: str, bound_s: float = BOUND_S, pause_s:
         time.sleep(pause_s)
 
 
+def _is_stopped(task: Path) -> bool:
+    return (task / "stat").read_text().rpartition(") ")[2].startswith("T")
+
+
 def free_port() -> int:
     """A port that nobody has, outside the range from which the kernel gives ports to outgoing connections.
 
@@ -138,6 +142,15 @@ class Relay:
     def pid_of(self, role: str) -> int:
         """The process that has the role now, or had it last."""
         return int(until(lambda: self.said("child_started", role=role), f"{role} is started")[-1]["pid"])
+
+    def freeze(self, role: str) -> int:
+        """Stop its process where it is, all threads of it; returns its pid."""
+        pid = self.pid_of(role)
+        os.kill(pid, signal.SIGSTOP)
+        until(
+            lambda: all(_is_stopped(thread) for thread in Path(f"/proc/{pid}/task").iterdir()), "it is frozen"
+        )
+        return pid
 
     def reload(self) -> None:
         """SIGHUP, and wait until intake and delivery work by the new settings."""

@@ -100,6 +100,7 @@ def test_refused_for_now_and_nothing_is_lost(relay: Relay, upstream: Upstream, s
     until(
         lambda: len(upstream.delivered) == expected, "all that was accepted is delivered, on a full disk", 60
     )
+    until(lambda: relay.json("ledger", "verify")["settled"] == expected, "that is on stable storage")
     relay.kill()
     ballast.unlink()
     relay.start()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 from tests.scenarios.relay import Relay, until
 from tests.scenarios.upstream import Upstream
 
@@ -54,7 +51,7 @@ def test_mail_log_is_removed_before_it_was_taken_up(relay: Relay, upstream: Upst
     relay.start()
     relay.send()
     until(lambda: len(upstream.delivered) == 1, "the first is delivered")
-    os.kill(relay.pid_of("delivery"), signal.SIGSTOP)
+    relay.freeze("delivery")
     relay.send(b"Subject: never taken up\r\n\r\nHello\r\n")
     relay.kill()
     for path in (relay.data / MAIL).glob("*.segment"):

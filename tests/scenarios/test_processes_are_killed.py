@@ -68,7 +68,7 @@ def test_everything_at_once_with_mail_in_every_place(relay: Relay, upstream: Ups
 
 def test_everything_is_killed_before_mail_was_taken_up(relay: Relay, upstream: Upstream) -> None:
     relay.configure(upstream.table()).start()
-    os.kill(relay.pid_of("delivery"), signal.SIGSTOP)
+    relay.freeze("delivery")
     for number in range(3):
         relay.send(f"Subject: {number}\r\n\r\nHello\r\n".encode())
     relay.kill()
