@@ -3,7 +3,7 @@
 A name is looked up in small letters. Whether it is unknown, switched off or used from a place that it may not
 be used from, the client is told the same as for a wrong password, after the same time. Lockout comes before
 any hashing, and hashing has one thread and a short line: a flood of wrong passwords costs its sender time,
-and those who are known none.
+and those who are known none. Who has logged in from there before goes before those who have not.
 
 A password that is offered becomes a *guess*. Of one address, and of one user, only as many guesses are hashed
 at once as lockout would let fail (`Lockout.begin`); others are held back, and begin, or are locked out, when
@@ -139,11 +139,13 @@ class Credentials:
 
     def _begin(self, key: _Key, guess: _Guess) -> bool:
         """Have it looked at; False where lockout wants others to end first."""
-        tried = self._lockout.begin(guess.address, guess.name, self._clock.monotonic())
+        now_s = self._clock.monotonic()
+        tried = self._lockout.begin(guess.address, guess.name, now_s)
         if tried is None:
             return False
         verified = partial(self._verified, key, tried)
-        self._verifier.verify(guess.name, guess.password, guess.hashed, verified)
+        first = self._lockout.at_home(guess.address, guess.name, now_s)
+        self._verifier.verify(guess.name, guess.password, guess.hashed, verified, first=first)
         return True
 
     def _verified(self, key: _Key, tried: Tried, verified: Verified) -> None:

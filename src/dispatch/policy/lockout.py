@@ -210,6 +210,11 @@ class Lockout:
         left_s = self._users.left_s(self._whose(user, network, exempt, now_s), now_s)
         return left_s if exempt else max(left_s, self._addresses.left_s(network, now_s))
 
+    def at_home(self, address: str, user: str, now_s: float) -> bool:
+        """Whether this user has logged in from there before."""
+        whose = self._whose(user, address_key(address), self._exempt(address), now_s)
+        return bool(whose[1])
+
     def begin(self, address: str, user: str, now_s: float) -> Tried | None:
         """A password may be looked at; `end` follows. None: first another one has to end.
 

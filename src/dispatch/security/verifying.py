@@ -9,6 +9,8 @@ Rules:
 - The same password of the same user, asked for while it is being hashed, waits for that hash: a hundred
   connections of one application cost one. Those who wait so are not counted; each is a connection, and
   connections are bounded elsewhere.
+- Who is known to come from where he comes from goes before all others, in a line of its own: however many
+  strangers guess from however many places, he waits for the hash that is under way.
 - What cannot be found out now is BUSY, a temporary reply (454, RFC 4954 section 6), never WRONG: the client
   would throw its password away, and lockout would count it.
 
@@ -19,6 +21,7 @@ Trap: the answer holds for the hash as it was when asked. Whoever may revoke mea
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
@@ -28,7 +31,7 @@ from dispatch.security.credential_cache import CredentialCache
 from dispatch.security.passwords import UNKNOWN_USER_HASH, verify_password
 
 WAITING_MAX = 32
-"""Hashes under way; at cost 12 the last of them is ready after eight seconds."""
+"""Hashes in each of the two lines; at cost 12 so many take eight seconds."""
 
 
 class Verified(Enum):
@@ -42,10 +45,28 @@ class Verified(Enum):
 Done = Callable[[Verified], None]
 
 
+class _Hash:
+    """One to be made, and who waits for it."""
+
+    __slots__ = ("first", "hashed", "key", "password", "user", "waiting")
+
+    def __init__(self, key: bytes, user: str, password: bytes, hashed: str | None, first: bool) -> None:
+        self.key = key
+        self.user = user
+        self.password = password
+        self.hashed = hashed
+        self.first = first
+        self.waiting: list[Done] = []
+
+    @property
+    def against(self) -> str:
+        return UNKNOWN_USER_HASH if self.hashed is None else self.hashed
+
+
 class Verifier:
     """One for each process that logs people in; on the loop, as everything but the hashing."""
 
-    __slots__ = ("_cache", "_clock", "_under_way", "_waiting_max", "_worker")
+    __slots__ = ("_cache", "_clock", "_hashes", "_lines", "_under_way", "_waiting_max", "_worker")
 
     def __init__(
         self, worker: Worker, clock: Clock, cache: CredentialCache, *, waiting_max: int = WAITING_MAX
@@ -56,8 +77,16 @@ class Verifier:
         self._clock = clock
         self._cache = cache
         self._waiting_max = waiting_max
-        self._under_way: dict[bytes, list[Done]] = {}
-        """Who waits for each hash, by the cache's digest: passwords are no keys."""
+        self._hashes: dict[bytes, _Hash] = {}
+        """All that are asked for, by the cache's digest: passwords are no keys."""
+        self._lines: dict[bool, deque[_Hash]] = {True: deque(), False: deque()}
+        """Those that wait; the first of the line of the first is next."""
+        self._under_way: _Hash | None = None
+
+    @property
+    def hashing(self) -> int:
+        """How many hashes are asked for."""
+        return len(self._hashes)
 
     def remembers(self, user: str, password: bytes, hashed: str | None) -> bool:
         """Whether it was right minutes ago: `verify` answers at once."""
@@ -68,42 +97,54 @@ class Verifier:
         """What stands for the question; the same for the same one, as long as the process lives."""
         return self._cache.digest(user, password, UNKNOWN_USER_HASH if hashed is None else hashed)
 
-    def verify(self, user: str, password: bytes, hashed: str | None, done: Done) -> None:
+    def verify(
+        self, user: str, password: bytes, hashed: str | None, done: Done, *, first: bool = False
+    ) -> None:
         """Call `done` exactly once; `hashed` is None where there is no such user, or none who may log in.
+        `first`: he is known to come from there.
 
         Unlike what takes a callback elsewhere, it answers *from within this call* where it can: GOOD for a
         password that was right minutes ago, BUSY where too many wait. Otherwise a turn of the loop later or
-        more, in the order of asking.
+        more, in each line in the order of asking.
         """
         if self.remembers(user, password, hashed):
             done(Verified.GOOD)
             return
-        against = UNKNOWN_USER_HASH if hashed is None else hashed
         key = self.digest(user, password, hashed)
-        waiting = self._under_way.get(key)
-        if waiting is not None:
-            waiting.append(done)
-            return
-        if len(self._under_way) >= self._waiting_max:
-            done(Verified.BUSY)
-            return
-        self._under_way[key] = [done]
-        self._worker.call(
-            partial(verify_password, password, against),
-            partial(self._found, key, user, password, hashed),
-        )
+        asked = self._hashes.get(key)
+        if asked is None:
+            if self._full(first):
+                done(Verified.BUSY)
+                return
+            asked = self._hashes[key] = _Hash(key, user, password, hashed, first)
+            self._lines[first].append(asked)
+        asked.waiting.append(done)
+        self._next()
 
-    def _found(
-        self, key: bytes, user: str, password: bytes, hashed: str | None, result: bool | Exception
-    ) -> None:
+    def _full(self, first: bool) -> bool:
+        under_way = self._under_way is not None and self._under_way.first is first
+        return len(self._lines[first]) + under_way >= self._waiting_max
+
+    def _next(self) -> None:
+        line = self._lines[True] or self._lines[False]
+        if self._under_way is None and line:
+            self._under_way = asked = line.popleft()
+            work = partial(verify_password, asked.password, asked.against)
+            self._worker.call(work, partial(self._found, asked))
+
+    def _found(self, asked: _Hash, result: bool | Exception) -> None:
         match result:
-            case True if hashed is not None:
-                self._cache.remember(user, password, hashed, self._clock.monotonic())
+            case True if asked.hashed is not None:
+                now_s = self._clock.monotonic()
+                self._cache.remember(asked.user, asked.password, asked.hashed, now_s)
                 verified = Verified.GOOD
             case bool():
                 verified = Verified.WRONG
             case _:
                 # The machine failed (no memory), not the password.
                 verified = Verified.BUSY
-        for done in self._under_way.pop(key):
+        self._under_way = None
+        del self._hashes[asked.key]
+        for done in asked.waiting:
             done(verified)
+        self._next()

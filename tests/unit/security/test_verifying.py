@@ -65,8 +65,11 @@ class Door:
         self.verifier = Verifier(self.worker, self.clock, self.cache, waiting_max=waiting_max)
         self.answers: list[tuple[str, Verified]] = []
 
-    def ask(self, user: str, password: bytes, hashed: str | None = HASH) -> None:
-        self.verifier.verify(user, password, hashed, lambda verified: self.answers.append((user, verified)))
+    def ask(self, user: str, password: bytes, hashed: str | None = HASH, *, first: bool = False) -> None:
+        def done(verified: Verified) -> None:
+            self.answers.append((user, verified))
+
+        self.verifier.verify(user, password, hashed, done, first=first)
 
     def told(self) -> list[tuple[str, Verified]]:
         answers, self.answers = self.answers, []
@@ -144,7 +147,7 @@ def test_two_users_with_one_hash_do_not_share_it() -> None:
     door = Door()
     door.ask("app", b"right")
     door.ask("other", b"right")
-    assert len(door.worker.asked) == 2
+    assert door.verifier.hashing == 2
 
 
 def test_beyond_the_bound_it_is_busy_at_once_and_nothing_is_hashed() -> None:
@@ -152,7 +155,7 @@ def test_beyond_the_bound_it_is_busy_at_once_and_nothing_is_hashed() -> None:
     for number in range(5):
         door.ask(f"user{number}", b"wrong")
     assert door.told() == [(f"user{number}", Verified.BUSY) for number in (2, 3, 4)]
-    assert len(door.worker.asked) == 2
+    assert door.verifier.hashing == 2
     door.worker.work()
     assert door.told() == [("user0", Verified.WRONG), ("user1", Verified.WRONG)]
     door.ask("user4", b"right")
@@ -168,6 +171,27 @@ def test_who_was_right_before_comes_in_while_it_is_busy() -> None:
     door.ask("guesser", b"guess")
     door.ask("app", b"right")
     assert door.told() == [("app", Verified.GOOD)]
+
+
+def test_who_is_known_to_come_from_there_waits_for_one_hash_and_finds_a_place() -> None:
+    door = Door(waiting_max=3)
+    for number in range(4):
+        door.ask(f"stranger{number}", b"guess")
+    assert door.told() == [("stranger3", Verified.BUSY)]
+    for number in range(4):
+        door.ask(f"known{number}", b"right", first=True)
+    assert door.told() == [("known3", Verified.BUSY)], "they, too, are bounded"
+    door.worker.work()
+    known = [(f"known{number}", Verified.GOOD) for number in range(3)]
+    strangers = [(f"stranger{number}", Verified.WRONG) for number in range(3)]
+    assert door.told() == [strangers[0], *known, *strangers[1:]]
+
+
+def test_one_hash_is_under_way_at_a_time() -> None:
+    door = Door()
+    for number in range(3):
+        door.ask(f"user{number}", b"wrong")
+        assert len(door.worker.asked) == 1
 
 
 def test_a_machine_that_cannot_hash_is_busy_and_nobody_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
