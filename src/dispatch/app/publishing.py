@@ -23,7 +23,7 @@ from dispatch.observe import Reporter
 from dispatch.runtime.addresses import own_addresses
 from dispatch.security.certificates import days_left, renewal_due
 from dispatch.security.role_keys import role_key
-from dispatch.security.vault import Vault
+from dispatch.security.vault import Damaged, Vault
 from dispatch.settings import Loaded, Settings, SettingsErrors, SettingsUnreadable, changes, load
 from dispatch.settings.keys import ROLES
 from dispatch.settings.model import Certificate
@@ -106,7 +106,8 @@ class Publisher:
         kept = self._kept(settings)
         shown = kept and Certificate(kept.identity.chain_pem, kept.identity.private_key)
         settings = msgspec.structs.replace(settings, certificate=shown)
-        self._put_tokens(still_good(self.tokens(), settings.relays))
+        tokens = self.tokens()
+        self._put_tokens(still_good(tokens, settings.relays), before=tokens)
         self._publish_suppressed()
         self.number = publish(self._folders.settings, settings, self._seals)
         self._report("settings_published", number=self.number)
@@ -144,17 +145,26 @@ class Publisher:
 
         Raises `StoreFault`, `VaultFault` and `OSError`.
         """
-        self._put_tokens({**self.tokens(), relay: renewed})
+        tokens = self.tokens()
+        self._put_tokens({**tokens, relay: renewed}, before=tokens)
 
     def tokens(self) -> dict[str, RenewedToken]:
         """What servers gave in place of configured refresh tokens. Raises `StoreFault` and `VaultFault`."""
-        kept = self.store.secret(_TOKENS)
+        try:
+            kept = self.store.secret(_TOKENS)
+        except Damaged as error:
+            # No reason not to start: the next one that comes takes its place.
+            self._report("token_not_kept", why=str(error))
+            return {}
         return {} if kept is None else unpacked(kept)
 
-    def _put_tokens(self, tokens: RenewedTokens) -> None:
-        if tokens != self.tokens():
+    def _put_tokens(self, tokens: RenewedTokens, *, before: RenewedTokens) -> None:
+        if tokens != before:
             with self.store.transaction():
-                self.store.put_secret(_TOKENS, packed(tokens))
+                if tokens:
+                    self.store.put_secret(_TOKENS, packed(tokens))
+                else:
+                    self.store.remove_secret(_TOKENS)
         publish_tokens(self._folders.settings, tokens, self._seals["delivery"])
 
     # ------------------------------------------------------------ the certificate

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -25,6 +27,7 @@ from dispatch.security.vault import Vault
 from dispatch.settings.renewed_tokens import RenewedToken, consent_of
 from dispatch.settings.requests import KeepToken, PutEntry, Refused, RemoveEntry, TokenKept
 
+KEPT_AS = "relays.renewed_tokens"
 RELAY = {
     "host": "smtp.office365.com",
     "username": "me@a.example",
@@ -82,6 +85,18 @@ def test_it_goes_with_the_consent_that_it_goes_back_to(place: Place) -> None:
     place.configuring.handle(KeepToken("office", renewed(place, "newer")))
     place.changed(RemoveEntry("relays", "office"))
     assert at_start(place) == {}
+    assert place.publisher.store.secret(KEPT_AS) is None
+
+
+def test_a_damaged_value_costs_the_newest_tokens_and_no_publication(place: Place) -> None:
+    place.configuring.handle(KeepToken("office", renewed(place, "newer")))
+    with closing(sqlite3.connect(place.folders.settings_db)) as database, database:
+        database.execute("UPDATE secret SET sealed = substr(sealed, 1, 99) WHERE name = ?", (KEPT_AS,))
+    place.publisher.publish()
+    assert place.reports.events.count("token_not_kept") == 1
+    assert at_start(place) == {}
+    place.configuring.handle(KeepToken("office", renewed(place, "newest")))
+    assert at_start(place) == {"office": "newest"}
 
 
 def test_a_new_key_of_the_vault_opens_it(place: Place) -> None:
