@@ -175,6 +175,8 @@ class Configuring:
         with self._publisher.store.transaction():
             self._publisher.store.remove(section, name)
             loaded = self._publisher.load()
+        if section == RELAYS:
+            self._publisher.forget_token(name)
         self._report("settings_changed", what=f"{section}.{name}", removed=True)
         return self._publish(loaded.warnings)
 

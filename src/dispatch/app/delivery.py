@@ -78,7 +78,8 @@ async def start_delivery(
 ) -> DeliveryService:
     """Recover, then take mail up. The caller holds the lock of the ledger's folder.
 
-    `tokens`: the refresh tokens that stand in place of configured ones."""
+    `tokens`: the refresh tokens that stand in place of configured ones.
+    """
     folders = machine.folders
     checkpoint = machine.mark(folders.checkpoint, True)
     parked_gone = checkpoint.load() > 0 and PARKED not in machine.disk.names("")

@@ -148,6 +148,11 @@ class Publisher:
         tokens = self.tokens()
         self._put_tokens({**tokens, relay: renewed}, before=tokens)
 
+    def forget_token(self, relay: str) -> None:
+        """The relay was removed, and its secrets with it. Raises as `keep_token`."""
+        tokens = self.tokens()
+        self._put_tokens({name: one for name, one in tokens.items() if name != relay}, before=tokens)
+
     def tokens(self) -> dict[str, RenewedToken]:
         """What servers gave in place of configured refresh tokens. Raises `StoreFault` and `VaultFault`."""
         try:

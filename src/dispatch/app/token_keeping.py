@@ -15,9 +15,10 @@ import msgspec
 from dispatch.app.machine import Machine
 from dispatch.observe import Reporter
 from dispatch.ports import Worker
+from dispatch.runtime.bus import BusError
 from dispatch.security.vault import Vault, VaultFault
 from dispatch.settings.renewed_tokens import RenewedToken, load_tokens
-from dispatch.settings.requests import Answer, KeepToken, TokenKept
+from dispatch.settings.requests import Answer, KeepToken, Refused, TokenKept
 
 AGAIN_S = 60.0
 
@@ -54,8 +55,7 @@ class TokenKeeping:
         if not isinstance(answer, TokenKept):
             if not self._said:
                 self._said = True
-                # Control's answers and the bus's faults hold nothing of what was asked.
-                self._report("token_not_kept", relay=relay, why=str(answer))
+                self._report("token_not_kept", relay=relay, why=_why(answer))
             self._machine.clock.call_later(AGAIN_S, self._offer)
             return
         self._said = False
@@ -64,6 +64,17 @@ class TokenKeeping:
         self._busy = False
         if self._untold:
             self._offer()
+
+
+def _why(answer: object) -> str:
+    """Neither control's answers nor the faults of the bus hold anything of what was asked."""
+    match answer:
+        case Refused(mistakes):
+            return "; ".join(mistakes)
+        case BusError(_, message):
+            return f"control could not do it: {message}"
+        case _:
+            return f"control does not answer: {answer}"
 
 
 def tokens_at_start(folder: Path, seal: Vault, report: Reporter) -> dict[str, RenewedToken]:

@@ -48,9 +48,14 @@ def consent_of(relay: Relay) -> bytes:
 
 
 def still_good(tokens: RenewedTokens, relays: Iterable[Relay]) -> dict[str, RenewedToken]:
-    """Without those of relays that are configured no more, or with another consent."""
-    consents = {relay.name: consent_of(relay) for relay in relays if relay.oauth_refresh_token}
-    return {name: renewed for name, renewed in tokens.items() if consents.get(name) == renewed.consent}
+    """Without those whose relay is configured with another consent. One that is not configured may come back:
+    somebody may have named another file."""
+    consents = {relay.name: consent_of(relay) for relay in relays}
+    return {
+        name: renewed
+        for name, renewed in tokens.items()
+        if consents.get(name, renewed.consent) == renewed.consent
+    }
 
 
 def packed(tokens: RenewedTokens) -> bytes:

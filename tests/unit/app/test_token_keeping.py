@@ -88,6 +88,18 @@ def test_it_goes_with_the_consent_that_it_goes_back_to(place: Place) -> None:
     assert place.publisher.store.secret(KEPT_AS) is None
 
 
+def test_a_publication_without_the_relays_file_costs_no_token(place: Place) -> None:
+    table = "\n".join(f'{key} = "{value}"' for key, value in RELAY.items())
+    place.changed(RemoveEntry("relays", "office"))
+    file = place.config.read_text()
+    place.config.write_text(f'{file}[[relays]]\nname = "office"\n{table}\n')
+    place.publisher.publish()
+    place.configuring.handle(KeepToken("office", renewed(place, "newer")))
+    place.config.write_text(file)
+    place.publisher.publish()
+    assert at_start(place) == {"office": "newer"}, "used by no relay, until it is there again"
+
+
 def test_a_damaged_value_costs_the_newest_tokens_and_no_publication(place: Place) -> None:
     place.configuring.handle(KeepToken("office", renewed(place, "newer")))
     with closing(sqlite3.connect(place.folders.settings_db)) as database, database:
@@ -174,7 +186,9 @@ def test_what_control_does_not_take_is_said_once_and_offered_again() -> None:
         control.clock.advance(AGAIN_S)
         control.answer()
     assert control.offered == [("a", "hush-1"), *[("a", "hush-2")] * 3]
-    assert control.reports.events == ["token_not_kept"]
+    assert control.reports == [
+        ("token_not_kept", {"relay": "a", "why": "control does not answer: nobody listens"})
+    ]
     assert "hush" not in repr(control.reports)
     assert "hush" not in repr(control.asked)
     control.clock.advance(AGAIN_S)
