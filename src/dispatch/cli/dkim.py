@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
 
+import msgspec
 import typer
 
 from dispatch.cli.control_bus import Sources, ask_control, print_changed
@@ -98,7 +99,7 @@ def generate_(
     changed = ask_control(sources, PutEntry(RELAYS, relay, written, "existing"), Changed)
     records = _records(relay, ask_control(sources, ShowDkim(), DkimShown))
     if as_json:
-        print_json({"records": records, "number": changed.number, "unconfirmed": changed.unconfirmed})
+        print_json({"records": records, **msgspec.structs.asdict(changed)})
         return
     print_changed(f"{relay} signs as {signs_for} from now on. Publish this in DNS:", changed, as_json=False)
     _print_records(records)

@@ -194,6 +194,10 @@ def test_a_new_key_takes_the_place_of_the_old_ones_and_not_their_selector(
     assert _relays(tmp_path)["smart"] == before
     assert run([*again, "--selector", "new"]) == os.EX_OK
     assert "leave Old._domainkey.example.org in DNS" in capsys.readouterr().err
+    assert run([*again, "--json"]) == os.EX_OK
+    told = json.loads(capsys.readouterr().out)
+    assert (len(told["records"]), told["unconfirmed"], told["remarks"]) == (1, [], [])
+    assert run([*again, "--selector", "new"]) == os.EX_OK
     after = _relays(tmp_path)["smart"]
     assert [selector for selector, _ in after.private_keys()] == ["new"]
     assert after.dkim_key != before.dkim_key
