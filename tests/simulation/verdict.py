@@ -45,13 +45,21 @@ ALARMS = frozenset(
 
 class Verdict:
     def __init__(
-        self, machine: Machine, books: Books, taken: Taken, letters: Letters, folders: Folders
+        self,
+        machine: Machine,
+        books: Books,
+        taken: Taken,
+        letters: Letters,
+        folders: Folders,
+        archive_port: int,
     ) -> None:
+        """`archive_port`: of the upstream that is for copies alone."""
         self._machine = machine
         self._books = books
         self._taken = taken
         self._letters = letters
         self._folders = folders
+        self._archive_port = archive_port
         self.alone: Counter[MessageId] = Counter()
         """How often a message was alone under way when delivery died; three times look like poison."""
         self._unwitnessed = False
@@ -137,9 +145,17 @@ class Verdict:
             if message is None:
                 # A power cut took its acceptance out of the ledger; it comes again from the mail log.
                 continue
-            addresses = [recipient.address for recipient in message.envelope.recipients]
+            archived = taking.port == self._archive_port
+            indexes = {
+                recipient.address: index
+                for index, recipient in enumerate(message.envelope.recipients)
+                if bool(recipient.copy_to) is archived
+            }
             for address in taking.recipients:
-                yield (message.id, addresses.index(address)), taking.port
+                if archived and address not in indexes:
+                    # A power cut took its acceptance out of the ledger, and the rules have changed since.
+                    continue
+                yield (message.id, indexes[address]), taking.port
 
     def _nobody_was_uninvited(self) -> None:
         """Invariant 2: what was refused or cut is never delivered; the unanswered once or not at all."""
@@ -153,7 +169,10 @@ class Verdict:
         for message_id, accepted in self._books.acknowledged.items():
             message = audit.messages.get(message_id)
             assert message is not None, f"{spool_form(message_id)} was acknowledged and is gone (1)"
-            recipients = [recipient.address for recipient in message.envelope.recipients]
+            everybody = message.envelope.recipients
+            recipients = [recipient.address for recipient in everybody if not recipient.copy_to]
+            copied = [recipient.address for recipient in everybody if recipient.copy_to]
+            assert len(set(copied)) == len(copied) and set(copied) <= set(recipients), "whose copies?"
             assert sorted(recipients) == sorted(accepted.recipients), (
                 "not the recipients that were accepted (1)"
             )
@@ -214,8 +233,9 @@ class Verdict:
         allowed: Counter[str] = Counter()
         for (message_id, index), state in audit.states.items():
             envelope = audit.messages[message_id].envelope
-            if envelope.reverse_path:
-                address = envelope.recipients[index].address
+            recipient = envelope.recipients[index]
+            if envelope.reverse_path and not recipient.copy_to:
+                address = recipient.address
                 wanted[address] += state in TOLD_STATES
                 allowed[address] += audit.failed[message_id, index]
         for address in wanted:

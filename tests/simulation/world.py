@@ -47,7 +47,10 @@ LOOK_S = 3.37
 """Not on a whole second, at which housekeeping always does something."""
 NEEDLESS_ORDER_SHARE = 0.2
 """How often something is ordered where nothing has to be: an order stops the queue for a moment."""
-RELAYS = (("first", 2501), ("second", 2502), ("third", 2503))
+ARCHIVE = "archive"
+"""The relay that gets copies, and nothing else."""
+ARCHIVE_PORT = 2504
+RELAYS = (("first", 2501), ("second", 2502), ("third", 2503), (ARCHIVE, ARCHIVE_PORT))
 
 Chaos = Callable[[], None]
 
@@ -93,7 +96,9 @@ class World:
         )
         self.relay.after_turn = self._after_turn
         self.relay.born = self._born
-        self.verdict = Verdict(self.machine, self.books, self.taken, self.letters, self.relay.folders)
+        self.verdict = Verdict(
+            self.machine, self.books, self.taken, self.letters, self.relay.folders, ARCHIVE_PORT
+        )
         self.verdict.alone = self.relay.alone
         self.rots = seed % 10 == 9
         """Whether bits of the logs rot in this world. What they held is lost then; but loudly."""
@@ -400,7 +405,8 @@ _DISK_ERRORS: tuple[tuple[tuple[Operation, ...], tuple[int, ...]], ...] = (
 
 def _settings(random: Random) -> Settings:
     settings = Settings()
-    policies: tuple[UncertainPolicy, ...] = ("retry", "retry", random.choice(("hold", "hold", "give_up")))
+    last: UncertainPolicy = random.choice(("hold", "hold", "give_up"))
+    policies: tuple[UncertainPolicy, ...] = ("retry", "retry", last, "retry")
     relays = tuple(
         RelaySettings(
             name=name,
@@ -452,8 +458,13 @@ def _settings(random: Random) -> Settings:
 def _rules(random: Random) -> tuple[Rule, ...]:
     """Most of them, in any order."""
     rules = [
-        Rule(name="dropped", recipient=("*7r0@example.org",), action="discard"),
-        Rule(name="split", recipient=("*r1@example.org", "*r4@example.org"), relays=("second", "first")),
+        Rule(name="dropped", recipient=("*7r0@example.org",), action="discard", copy_to=ARCHIVE),
+        Rule(
+            name="split",
+            recipient=("*r1@example.org", "*r4@example.org"),
+            relays=("second", "first"),
+            copy_to=ARCHIVE,
+        ),
         Rule(
             name="spread",
             recipient=("*r2@example.org", "*3r0@example.org"),
@@ -461,6 +472,6 @@ def _rules(random: Random) -> tuple[Rule, ...]:
             weights=(2, 1, 1),
         ),
         Rule(name="by-sender", sender=("*5@example.org",), relays=("third", "second")),
-        Rule(name="later", recipient=("*91r0@example.org",), action="hold"),
+        Rule(name="later", recipient=("*91r0@example.org",), action="hold", copy_to=ARCHIVE),
     ]
     return tuple(random.sample(rules, random.choice((3, 5, 5, 5))))

@@ -27,7 +27,8 @@ from dispatch.policy.limits import Bucket, Limits, parse_rates
 from dispatch.policy.local_names import LocalNames
 from dispatch.policy.lockout import Lockout, LockoutRules
 from dispatch.policy.logins import AddressList, LoginRules
-from dispatch.policy.routing import Route
+from dispatch.policy.routing import Route, Router
+from dispatch.policy.size_limits import SizeLimits
 from dispatch.ports import DiskLevel
 from dispatch.security.credential_cache import CredentialCache
 from dispatch.security.networks import Networks
@@ -72,19 +73,17 @@ def session_rules(settings: Settings, *, tls: bool) -> SessionRules:
     )
 
 
-def acceptance_rules(settings: Settings, header_names: frozenset[str]) -> AcceptanceRules:
+def acceptance_rules(settings: Settings, router: Router) -> AcceptanceRules:
     listener, relays = settings.listener, settings.effective_relays()
-    relay = settings.default_relay()
+    sizes = {relay.name: relay.max_message_bytes for relay in relays if relay.max_message_bytes}
     return AcceptanceRules(
         listener.server_name,
         listener.max_message_bytes or None,
         listener.max_received,
         listener.max_own_received,
-        relay.name,
-        relay.max_message_bytes or None,
-        header_names,
+        SizeLimits(router, sizes),
+        router.header_names,
         {relay.name: relay.enabled for relay in relays},
-        {relay.name: relay.max_message_bytes for relay in relays if relay.max_message_bytes},
     )
 
 
@@ -142,7 +141,7 @@ class InForce:
         self._refusals = {kind: machine.mark(machine.folders.refused(kind), True) for kind in REFUSAL_KINDS}
         self._clock = machine.clock
         self._router = intake_router(settings)
-        rules = acceptance_rules(settings, self._router.header_names)
+        rules = acceptance_rules(settings, self._router)
         self.acceptance = Acceptance(machine.clock, machine.chance, log, rules)
         self.levels = DiskLevels(disk_limits(settings))
         self.disk = DiskWatch(
@@ -180,7 +179,7 @@ class InForce:
         new = self._watch.take()
         if new is not None:
             self._router = intake_router(new)
-            self.acceptance.rules = acceptance_rules(new, self._router.header_names)
+            self.acceptance.rules = acceptance_rules(new, self._router)
             self.desk.source_allowed = Networks.parse(new.listener.allowed_cidrs).contains
             self.desk.credentials.logins = known_logins(new)
             self.listener.rules = connection_rules(new)

@@ -18,7 +18,9 @@ from dispatch.mail.reply import Reply, reply
 from dispatch.mime.inspect import Inspection, inspect
 from dispatch.mime.trace import WithType, front_fields, received_field
 from dispatch.policy.admission import Refusal, refuse_content, refuse_named_relay, refuse_undurable
+from dispatch.policy.conditions import BLANK
 from dispatch.policy.logins import pin_of
+from dispatch.policy.size_limits import NO_LIMITS, NONE, SizeLimits
 from dispatch.ports import AppendFault, Buffer, Chance, Clock, Log, Lsn
 from dispatch.spool.records import encode_mail
 
@@ -30,21 +32,12 @@ class AcceptanceRules(msgspec.Struct, frozen=True):
     size_bytes_max: int | None
     received_max: int
     own_received_max: int
-    relay: str = ""
-    relay_size_bytes_max: int | None = None
-    """The largest message that a relay which routing could name takes."""
+    sizes: SizeLimits = NO_LIMITS
+    """What the relays take to which routing leads."""
     header_names: frozenset[str] = frozenset()
     """The header fields, in small letters, that routing rules ask for."""
     relays: Mapping[str, bool] = {}
     """Those that a message may name, and whether they are switched on."""
-    relay_sizes: Mapping[str, int] = {}
-    """The largest message of each that has a limit, for mail that takes this one and no other."""
-
-    def size_limit(self, pin: str) -> tuple[str, int | None]:
-        """The relay whose limit counts for mail with this pin, and the limit."""
-        if pin:
-            return pin, self.relay_sizes.get(pin)
-        return self.relay, self.relay_size_bytes_max
 
 
 class Submission(msgspec.Struct, frozen=True):
@@ -128,7 +121,7 @@ class Acceptance:
             refusal = refuse_named_relay(inspection.relays, rules.relays)
             if refusal is not None:
                 return refusal
-        relay, relay_size_bytes_max = rules.size_limit(_pin(submission, inspection))
+        relay, relay_size_bytes_max = self._size_limit(submission, inspection)
         return refuse_content(
             size_bytes=submission.size_bytes,
             size_bytes_max=rules.size_bytes_max,
@@ -139,6 +132,15 @@ class Acceptance:
             relay=relay,
             relay_size_bytes_max=relay_size_bytes_max,
         )
+
+    def _size_limit(self, submission: Submission, inspection: Inspection) -> tuple[str, int | None]:
+        """The relay whose limit is reached, and the limit."""
+        sizes, size_bytes = self.rules.sizes, submission.size_bytes
+        if sizes.fits_everywhere(size_bytes):
+            return NONE
+        now_ms = int(self._clock.wall() * 1000)
+        message = _message(BLANK.id, now_ms, submission, inspection, size_bytes)
+        return sizes.of_message(message, size_bytes, now_ms)
 
     def accept(self, submission: Submission, content: bytes, answered: Answered) -> None:
         """Keep a submission whose content is in memory; `answered` follows when it is durable, or refused."""
@@ -165,27 +167,34 @@ class Acceptance:
         size_bytes: int,
         answered: Answered,
     ) -> None:
-        summary = marked.inspection.summary
-        if submission.tags:
-            tags = tuple(dict.fromkeys(submission.tags + summary.tags))
-            summary = msgspec.structs.replace(summary, tags=tags)
-        message = Message(
-            marked.id,
-            marked.accepted_ms,
-            submission.envelope,
-            submission.origin,
-            summary,
-            size_bytes,
-            file,
-            marked.inspection.priority or submission.priority,
-            submission.idempotency_key,
-            _pin(submission, marked.inspection),
-        )
+        message = _message(marked.id, marked.accepted_ms, submission, marked.inspection, size_bytes, file)
         self._log.append(encode_mail(message, content), partial(_appended, marked.id, answered))
 
 
-def _pin(submission: Submission, inspection: Inspection) -> str:
-    return pin_of(submission.pin, submission.may_name_relay, inspection.relays)
+def _message(
+    message_id: MessageId,
+    accepted_ms: int,
+    submission: Submission,
+    inspection: Inspection,
+    size_bytes: int,
+    file: ContentFile | None = None,
+) -> Message:
+    summary = inspection.summary
+    if submission.tags:
+        tags = tuple(dict.fromkeys(submission.tags + summary.tags))
+        summary = msgspec.structs.replace(summary, tags=tags)
+    return Message(
+        message_id,
+        accepted_ms,
+        submission.envelope,
+        submission.origin,
+        summary,
+        size_bytes,
+        file,
+        inspection.priority or submission.priority,
+        submission.idempotency_key,
+        pin_of(submission.pin, submission.may_name_relay, inspection.relays),
+    )
 
 
 def _appended(message_id: MessageId, answered: Answered, result: Lsn | AppendFault) -> None:

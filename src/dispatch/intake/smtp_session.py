@@ -373,13 +373,10 @@ class SmtpSession:
 
     def _refusal_of(self, addresses: tuple[str, ...], login: LoginRules | None) -> Refusal | None:
         """Of the recipients that one RCPT stands for: all of them may be written to, or none is."""
-        mail, rules = self._mail, self._desk.acceptance.rules
+        mail = self._mail
         assert mail is not None, "RCPT outside a transaction"
-        relay, relay_size_bytes_max = rules.size_limit("" if login is None else login.relay)
-        if login is not None and login.may_name_relay:
-            # Which one, only the content says.
-            relay_size_bytes_max = None
         for address in addresses:
+            relay, relay_size_bytes_max = self._size_limit(mail, address, login)
             refusal = refuse_rcpt(
                 recipients=len(self._recipients) + len(addresses),
                 recipients_max=self._rules.recipients_max,
@@ -395,6 +392,18 @@ class SmtpSession:
             if refusal is not None:
                 return refusal
         return None
+
+    def _size_limit(
+        self, mail: MailOffered, recipient: str, login: LoginRules | None
+    ) -> tuple[str, int | None]:
+        """The relay whose limit counts, and the limit; None where it is not known yet."""
+        if mail.size_bytes is None or (login is not None and login.may_name_relay):
+            # Which relay such a login's message names, only the content says.
+            return "", None
+        desk, pin = self._desk, "" if login is None else login.relay
+        now_ms = int(desk.clock.wall() * 1000)
+        limits = desk.acceptance.rules.sizes
+        return limits.at_rcpt(mail.size_bytes, mail.reverse_path, recipient, self._origin, now_ms, pin)
 
     def _content_started(self) -> None:
         self._incoming = self._desk.incoming()

@@ -294,6 +294,16 @@ class Router:
         route = self._first(cases, BLANK.id)
         return route if route.action is Action.REFUSE else None
 
+    def relays_at_rcpt(self, sender: str, recipient: str, origin: Origin, now_ms: int) -> tuple[str, ...]:
+        """At RCPT: the relays that may take this recipient's mail; none where no relay does, or where only
+        the content says."""
+        cases = self._senders.cases(sender) & self._recipients.cases(recipient)
+        if cases & ~self._known_at_rcpt:
+            return ()
+        if cases and self._kinds:
+            cases = self._satisfied(cases, BLANK._replace(origin=origin, now_ms=now_ms))
+        return self._first(cases, BLANK.id).relays
+
     def explain(self, sender: str, recipient: str, facts: Facts = BLANK) -> tuple[Considered, ...]:
         """Every rule in the order in which it counts for this message; the first that matched decides."""
         considered = []

@@ -151,7 +151,7 @@ class Rule(Section, frozen=True, kw_only=True):
     relays: Annotated[
         tuple[str, ...],
         live(
-            "delivery",
+            "intake delivery",
             ListOf(NAME, at_least=1),
             """The relays that may take its mail, by name, in the order in which they are tried. One that is
             switched off is passed over. Where none is left the mail is held.""",

@@ -23,18 +23,22 @@ from dispatch.settings.rule_keys import Rule as RuleSettings
 
 def router(settings: Settings) -> Router:
     """The rules in force. Relays that are enabled may be used, all others are missing."""
-    usable = frozenset(relay.name for relay in settings.effective_relays() if relay.enabled)
     rules = [
         _rule(rule, relays=rule.relays, weights=rule.weights, copy_to=rule.copy_to, reply=rule.reply)
         for rule in settings.rules
     ]
-    return Router(rules, settings.default_relay().name, usable)
+    return Router(rules, settings.default_relay().name, _usable(settings))
 
 
 def intake_router(settings: Settings) -> Router:
-    """The same rules for intake, to be asked for `refusal` and `header_names` alone: intake is not told which
-    relays there are for whom."""
-    return Router([_rule(rule, reply=rule.reply) for rule in settings.rules], "", ())
+    """The same rules for intake, which asks what is refused, which header fields are looked at, and which
+    relays could take mail, in whatever order."""
+    rules = [_rule(rule, relays=rule.relays, reply=rule.reply) for rule in settings.rules]
+    return Router(rules, settings.default_relay().name, _usable(settings))
+
+
+def _usable(settings: Settings) -> frozenset[str]:
+    return frozenset(relay.name for relay in settings.effective_relays() if relay.enabled)
 
 
 def _rule(

@@ -16,7 +16,8 @@ from dispatch.mail.message import Message, Origin
 from dispatch.policy.admission import RateLimits, Refusal
 from dispatch.policy.limits import Bucket, Limits
 from dispatch.policy.lockout import Lockout
-from dispatch.policy.routing import Route
+from dispatch.policy.routing import Route, Router
+from dispatch.policy.size_limits import SizeLimits
 from dispatch.policy.suppression import SuppressionList
 from dispatch.ports import AppendFault, Buffer, DiskLevel, Lsn
 from dispatch.security.credential_cache import CredentialCache
@@ -30,6 +31,9 @@ CONTENT = "content/0"
 STORED = Lsn(1)
 PASSWORD = "correct horse"
 HASHED = hash_password(PASSWORD, rounds=4)
+
+ROUTER = Router((), "relay", {"relay"})
+"""No rules."""
 
 
 class HandLog:
@@ -109,7 +113,7 @@ class Door:
         self.refusals: list[Refusal] = []
         self.budget = Budget(1 << 20)
         files = ContentFolder(self.disk.process(), CONTENT, worker=self.loop.worker("content"), incarnation=7)
-        rules = AcceptanceRules("mx.test", 8 << 20, 30, 2, "relay", 4 << 20)
+        rules = AcceptanceRules("mx.test", 8 << 20, 30, 2, SizeLimits(ROUTER, {"relay": 4 << 20}))
         self.acceptance = Acceptance(self.loop, SimulatedChance(), self.log, rules)
         cache = CredentialCache(b"k" * 32)
         self.logins: dict[str, KnownLogin] = {}

@@ -6,13 +6,14 @@ from base64 import b64encode
 
 import msgspec
 import pytest
-from tests.unit.intake.door import HASHED, PASSWORD, Door, HandWire
+from tests.unit.intake.door import HASHED, PASSWORD, ROUTER, Door, HandWire
 
 from dispatch.intake.credentials import KnownLogin
 from dispatch.intake.smtp_session import SmtpSession
 from dispatch.policy.limits import parse_rates
 from dispatch.policy.logins import AddressList, LoginRules
 from dispatch.policy.routing import Action, Route
+from dispatch.policy.size_limits import NO_LIMITS, SizeLimits
 from dispatch.security.networks import Networks
 from dispatch.smtp.server import ServerSettings
 
@@ -262,7 +263,7 @@ def send(door: Door, content: bytes, **rules: object) -> list[str]:
 
 def relays(door: Door, **switched_on: bool) -> None:
     door.acceptance.rules = msgspec.structs.replace(
-        door.acceptance.rules, relays=switched_on, relay_sizes={"bulk": 1000}
+        door.acceptance.rules, relays=switched_on, sizes=SizeLimits(ROUTER, {"bulk": 1000})
     )
 
 
@@ -295,7 +296,7 @@ def test_a_message_that_names_a_relay_that_cannot_be_used_is_not_kept(
     door: Door, switched_on: dict[str, bool], answer: str, body_bytes: int
 ) -> None:
     relays(door, **switched_on)
-    door.acceptance.rules = msgspec.structs.replace(door.acceptance.rules, relay_sizes={})
+    door.acceptance.rules = msgspec.structs.replace(door.acceptance.rules, sizes=NO_LIMITS)
     content = NAMING + b"x" * 78 * (body_bytes // 80) + b"\r\n"
     assert send(door, content, may_name_relay=True) == [answer]
     door.loop.settle()

@@ -248,7 +248,7 @@ def test_one_condition_of_any_kind_is_enough(tmp_path: Path, condition: str) -> 
     assert loaded(tmp_path, text).settings.rules[0].relays == ("bulk",)
 
 
-def test_intake_is_told_what_it_refuses_by_and_nothing_of_where_mail_goes(tmp_path: Path) -> None:
+def test_intake_is_told_what_it_refuses_by_and_which_relays_there_are_and_no_more(tmp_path: Path) -> None:
     refuse = 'name = "no"\nrecipient = "example.net"\naction = "refuse"\nreply = "Not from here"\n'
     settings = loaded(tmp_path, f"{RELAYS}{EVERYTHING}[[rules]]\n{refuse}").settings
     publish(tmp_path, settings)
@@ -259,8 +259,9 @@ def test_intake_is_told_what_it_refuses_by_and_nothing_of_where_mail_goes(tmp_pa
     refused = intake.refusal("", "a@example.net", BLANK.origin, NOON_MS)
     assert refused is not None
     assert (refused.rule, refused.reply) == ("no", "Not from here")
+    assert told["intake"].rules[0].relays == settings.rules[0].relays
     assert intake.refusal("", "a@example.com", BLANK.origin, NOON_MS) is None
     assert b"archive" not in (tmp_path / "intake.json").read_bytes().partition(b'"rules"')[2]
     with pytest.raises(AssertionError, match="not told"):
-        bool(told["intake"].rules[0].relays)
+        bool(told["intake"].rules[0].weights)
     assert router(told["delivery"]).route("", "a@example.net").action is Action.REFUSE
