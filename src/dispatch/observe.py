@@ -143,6 +143,10 @@ EVENTS: dict[str, Event] = {
     "no_relay": Event("warning", "No relay is configured: mail is captured, nothing leaves this machine."),
     "relay_disabled": Event("warning", "The default relay is disabled: its mail is held."),
     "rule_holds": Event("warning", "No relay of a routing rule is enabled: its mail is held."),
+    "intake_closed": Event(
+        "warning", "An operator drains the relay: no mail is taken, until `dispatch queue accept`."
+    ),
+    "intake_opened": Event("info", "Mail is taken again."),
     "suppressions_changed": Event("info", "Addresses were put on the suppression list, or taken off it."),
     "suppressions_unreadable": Event(
         "error",

@@ -8,6 +8,7 @@ path                   only writer   what
 mail/0/                intake        the mail log, its durable mark, and where the last power cut ended it
 content/0/             intake        content files above 1 MiB; delivery removes them
 refused/               intake        how often a client was turned away, a mark for each kind of refusal
+closed                 intake        that no mail is taken, while an operator says so
 released.mark          delivery      below it the mail log may be recycled
 power.mark             delivery      the mail log's durable mark as a power cut had left it
 ledger/0/              delivery      the ledger, its durable mark, and whether a sync of it has failed

@@ -15,11 +15,13 @@ from dispatch.app.starts import Starts
 from dispatch.app.watch import Watch
 from dispatch.intake.acceptance import Acceptance, AcceptanceRules
 from dispatch.intake.credentials import Credentials, KnownLogin
+from dispatch.intake.doors import DoorKeeper
 from dispatch.intake.incoming import Budget, Incoming
 from dispatch.intake.listener import ConnectionRules, SmtpListener
+from dispatch.intake.requests import DoorRequest, Doors
 from dispatch.intake.service import IntakeService
 from dispatch.intake.smtp_session import Desk, SessionRules
-from dispatch.intake.submit import Request, Submitting
+from dispatch.intake.submit import Answer, Request, Submit, Submitting
 from dispatch.mail.message import Origin
 from dispatch.observe import Reporter
 from dispatch.policy.admission import REFUSAL_KINDS, RateLimits, Refusal
@@ -273,7 +275,13 @@ async def start_intake(
         partial(machine.threads.worker, "keys"),
         lambda: in_force.desk.rules.local_names,
     )
-    bus = machine.neighbours.serve("intake", msgspec.msgpack.Decoder(Request), submitting.handle, report)
+    doors = DoorKeeper(machine.disk, in_force.listener, report)
+
+    async def handle(request: Request | DoorRequest) -> Answer | Doors:
+        return await submitting.handle(request) if isinstance(request, Submit) else doors.handle(request)
+
+    requests = msgspec.msgpack.Decoder(Request | DoorRequest)
+    bus = machine.neighbours.serve("intake", requests, handle, report)
     service = IntakeService(
         machine.clock,
         in_force.listener,

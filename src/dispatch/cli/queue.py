@@ -24,6 +24,7 @@ from dispatch.cli.options import (
     print_json,
     shown_time,
 )
+from dispatch.cli.queue_drain import accept, drain
 from dispatch.cli.queue_filter import (
     ReasonOption,
     RecipientOption,
@@ -56,7 +57,9 @@ from dispatch.queue.requests import (
 )
 from dispatch.store.parked import QueueFilter
 
-app = new_group("See what waits and why; retry, hold, release, reroute, bounce or cancel it; pause it.")
+app = new_group(
+    "See what waits and why; retry, hold, release, reroute, bounce or cancel it; pause it; drain."
+)
 
 IdsArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[ID]...", help="Message ids: spl_… or req_…")
@@ -334,6 +337,8 @@ def _lane(lane: LaneStatus, now_ms: float) -> str:
     )
 
 
+app.command()(drain)
+app.command()(accept)
 app.command()(export)
 app.command("import")(import_)
 

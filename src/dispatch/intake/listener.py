@@ -60,6 +60,8 @@ class SmtpListener:
         self._beginnings: Counter[str] = Counter()
         """Handshakes on the way to a session, in the same way."""
         self._draining = False
+        self.closed = False
+        """An operator says that no mail is taken; see `put_doors`."""
         self._accepting: list[Accepting] = []
         self._empty = asyncio.Event()
         self._empty.set()
@@ -97,6 +99,13 @@ class SmtpListener:
             for connection in list(self.connections):
                 connection.session.cut()
 
+    def put_doors(self, *, closed: bool) -> None:
+        """Closed: who comes is turned away, and who is here goes when he has finished his message."""
+        self.closed = closed
+        if closed:
+            for connection in list(self.connections):
+                connection.session.drain()
+
     def close(self) -> None:
         """Cut what is left."""
         self._stop_accepting()
@@ -117,6 +126,7 @@ class SmtpListener:
             connections_max=self.rules.connections_max,
             connections_from_address=self.per_address[connection.place],
             connections_per_ip_max=self.rules.per_address_max,
+            closed=self.closed,
         )
         connection.session.greet(refusal)
         if self._draining:

@@ -6,7 +6,7 @@ address range, how full the disk is, what routing says, is known to the caller.
 
 ::
 
-    connect       refuse_connection   connections, connections of the address
+    connect       refuse_connection   closed doors, connections, connections of the address
     AUTH          refuse_auth         lockout, crowd
     MAIL          refuse_mail         disk, source, login's source, login required, declared size, sender
     RCPT          refuse_rcpt         recipient policy, suppression, rules, size of the relays, count
@@ -48,6 +48,7 @@ from dispatch.smtp.wording import (
 )
 
 RefusalKind = Literal[
+    "closed",
     "connections",
     "connections_per_address",
     "login",
@@ -84,6 +85,11 @@ class Refusal(msgspec.Struct, frozen=True):
     """The counter it adds to; `denied` is a source that may not submit at all."""
 
 
+_CLOSED = Refusal(
+    reply(421, "4.3.2", "No mail is taken at the moment, try again later"),
+    "the relay is being drained: `dispatch queue accept` takes mail again",
+    "closed",
+)
 _DISK = Refusal(
     reply(452, "4.3.1", "Insufficient storage, try again later"),
     "the disk has less room left than spool.disk_suspend_mb",
@@ -120,9 +126,19 @@ _UNWELL = Refusal(
 
 
 def refuse_connection(
-    *, connections: int, connections_max: int, connections_from_address: int, connections_per_ip_max: int
+    *,
+    connections: int,
+    connections_max: int,
+    connections_from_address: int,
+    connections_per_ip_max: int,
+    closed: bool = False,
 ) -> Refusal | None:
-    """At connect; the new connection is counted in both numbers. The connection is closed after the reply."""
+    """At connect; the new connection is counted in both numbers. The connection is closed after the reply.
+
+    `closed`: an operator lets nobody in.
+    """
+    if closed:
+        return _CLOSED
     if connections > connections_max:
         return Refusal(
             reply(421, "4.7.0", "Too many connections, try again later"),

@@ -80,6 +80,7 @@ _MOVES: dict[Verb, tuple[Move, ...]] = {
 _REASONS: dict[Verb, str] = {"bounce": "an operator returned it to its sender"}
 NOTHING = Done(0, 0, 0)
 _KEPT_BACK = frozenset({DeliveryState.HELD, DeliveryState.QUARANTINED})
+_MOVING = frozenset({DeliveryState.WAITING, DeliveryState.ATTEMPTING, DeliveryState.UNCERTAIN})
 
 
 class Orders:
@@ -158,16 +159,18 @@ class Orders:
         rows: list[QueuedDelivery] = []
         message: Message | None = None
         content: bytes | None = None
+        known: set[int] = set()
         if parked is not None:
             message, content = parked.message, parked.content
             rows += self._rows(message, parked.deliveries)
+            known.update(row.index for row in parked.deliveries)
         for work, state in self._scheduler.works():
             if work.message.id == request.id:
                 message = work.message
-                known = {row.recipient for row in rows}
-                rows += [
-                    row for row in self._rows(message, work.deliveries, state) if row.recipient not in known
-                ]
+                # By index: a copy has the address of a recipient.
+                fresh = tuple(row for row in work.deliveries if row.index not in known)
+                rows += self._rows(message, fresh, state)
+                known.update(work.indexes)
                 if request.content and isinstance(work.content, bytes):
                     content = work.content
         if message is None:
@@ -398,6 +401,9 @@ class Orders:
             max(0, self._s.mail.durable - self._scheduler.cursor),
             self._scheduler.uncertain,
             self._pauses.paused.everything,
+            len(self._scheduler.custody.live),
+            sum(count for (_, state), count in counts.items() if state in _MOVING),
+            sum(count for (_, state), count in counts.items() if state in _KEPT_BACK),
         )
 
     async def _all_durable(self) -> None:

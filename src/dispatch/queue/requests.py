@@ -191,6 +191,13 @@ class Lanes(msgspec.Struct, frozen=True, tag="lanes"):
     uncertain: int
     paused: bool = False
     """The whole queue is."""
+    in_log: int = 0
+    """Messages that were taken up, and that the mail log still answers for: under way, or about to be
+    parked."""
+    waiting: int = 0
+    """Deliveries in the parked store that go by themselves, for whatever relay."""
+    kept_back: int = 0
+    """Those that a person must look at: held, or quarantined."""
 
 
 Request = ListQueue | ShowMessage | Order | Flush | Pause | Resume | AskParked | TakeIn | AskLanes

@@ -238,10 +238,15 @@ def test_everything_is_wrong_with_a_client_and_it_is_told_one_thing_after_the_ot
     assert mail(**wrong) is None
 
 
+def test_closed_doors_let_nobody_in_however_few_there_are() -> None:
+    assert told(connection(connections=1, connections_from_address=1, closed=True)) == "421 4.3.2"
+
+
 def test_every_kind_has_a_row() -> None:
     asked = {row[3] for row in ROWS}
-    elsewhere = {"connections", "connections_per_address", "login", "loop", "newline", "relay", "spool"}
-    assert set(get_args(RefusalKind)) == asked | elsewhere | {"rate_address", "rate_login", "rate_global"}
+    elsewhere = {"closed", "connections", "connections_per_address", "login", "loop", "newline", "relay"}
+    elsewhere |= {"rate_address", "rate_login", "rate_global", "spool"}
+    assert set(get_args(RefusalKind)) == asked | elsewhere
 
 
 # ---------------------------------------------------------------- logins
