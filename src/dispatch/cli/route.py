@@ -1,7 +1,8 @@
 """`dispatch route`: which way a message would take, and which rule says so.
 
-Works on the sources (file, environment, `--set`) and needs no running relay. So it knows what is
-configured, and nothing of how the relays are; that is `dispatch queue relays`.
+Works on the sources (file, environment, `--set`), and the suppression list as it was published, and needs no
+running relay. So it knows what is configured, and nothing of how the relays are; that is `dispatch queue
+relays`.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ import os
 import time
 from datetime import datetime
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Annotated, cast, get_args
 
 import msgspec
 import typer
 
+from dispatch.app.folders import Folders
 from dispatch.cli.options import (
     DATE_FORMATS,
     ConfigOption,
@@ -33,8 +36,10 @@ from dispatch.policy.admission import Refusal, refuse_named_relay
 from dispatch.policy.conditions import BLANK, Facts, NoField, facts_of, parse_field
 from dispatch.policy.logins import pin_of
 from dispatch.policy.routing import Action, Considered, Route, Router, Rule
+from dispatch.policy.suppression import SUPPRESSED_ROUTE, SuppressionList
 from dispatch.settings import Settings, intake_router, router
 from dispatch.settings.rule_keys import RuleSource
+from dispatch.settings.suppressed import SuppressedDamaged, load_suppressed
 from dispatch.smtp.grammar import read_path
 
 NAMING_FIELD = "x-dispatch-relay"
@@ -53,9 +58,12 @@ class Asked(msgspec.Struct, frozen=True):
     """After the end of data, for the relay that it names."""
     ignored: bool
     """It names a relay, and may not."""
+    suppressed: SuppressionList
 
     def decision(self, recipient: str) -> Route:
         """What intake says first, then what the queue would say."""
+        if self.suppressed.holds(recipient):
+            return SUPPRESSED_ROUTE
         sender, facts = self.message.envelope.reverse_path, self.facts
         refusal = self.refusing.refusal(sender, recipient, facts.origin, facts.now_ms)
         return refusal or self.rules.route(sender, recipient, facts, self.message.pin)
@@ -70,7 +78,7 @@ class Asked(msgspec.Struct, frozen=True):
         taken = tuple(
             recipient
             for recipient in self.message.envelope.recipients
-            if self.decision(recipient.address).action is not Action.REFUSE
+            if self.decision(recipient.address).action not in (Action.REFUSE, Action.SUPPRESS)
         )
         if not taken:
             return []
@@ -116,14 +124,23 @@ def simulate(
     moment = wall_ms(at)
     now_ms = int(time.time() * 1000) if moment is None else moment
     message = Message(BLANK.id, now_ms, envelope, origin, summary, size)
-    asked = _asked(settings, message, now_ms)
+    asked = _asked(settings, message, now_ms, _suppressed(Path(settings.spool.directory)))
     if as_json:
         print_json(_fields(asked))
     else:
         _explain(asked)
 
 
-def _asked(settings: Settings, message: Message, now_ms: int) -> Asked:
+def _suppressed(data: Path) -> SuppressionList:
+    """The list as the relay works by it."""
+    try:
+        return load_suppressed(Folders(data).settings)[1]
+    except (OSError, SuppressedDamaged) as error:
+        typer.echo(f"note: the suppression list cannot be read, and was left out: {error}", err=True)
+        return SuppressionList()
+
+
+def _asked(settings: Settings, message: Message, now_ms: int, suppressed: SuppressionList) -> Asked:
     named = tuple(dict.fromkeys(value for name, value in message.summary.headers if name == NAMING_FIELD))
     relays = {relay.name: relay.enabled for relay in settings.effective_relays()}
     known = {login.name: login for login in settings.logins if login.enabled}
@@ -134,7 +151,7 @@ def _asked(settings: Settings, message: Message, now_ms: int) -> Asked:
     message = msgspec.structs.replace(message, pin=pin)
     facts = facts_of(message, now_ms)
     ignored = bool(named) and not may_name_relay
-    return Asked(message, router(settings), intake_router(settings), facts, refusal, ignored)
+    return Asked(message, router(settings), intake_router(settings), facts, refusal, ignored, suppressed)
 
 
 def _explain(asked: Asked) -> None:
@@ -205,7 +222,7 @@ def _decision(route: Route, rule: Rule | None) -> str:
         case Action.DISCARD:
             return f"discarded, by {route.rule}{copies}"
         case Action.SUPPRESS:
-            return f"suppressed: {route.hold_reason}"
+            return f"never tried: {route.hold_reason}"
         case Action.HOLD:
             return f"held: {route.hold_reason}{copies}"
         case Action.RELAY:

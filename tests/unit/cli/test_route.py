@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from dispatch.cli import run
+from dispatch.policy.suppression import digest
 from dispatch.security.passwords import hash_password
+from dispatch.settings.suppressed import SUPPRESSED, publish_suppressed
 
 CONFIG = """\
 [[relays]]
@@ -262,3 +264,27 @@ def test_relay_pins_as_json(config: str, capsys: pytest.CaptureFixture[str]) -> 
     assert run(["route", "simulate", *arguments, "--header", "X-Dispatch-Relay: off"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["refused"].startswith("451 4.4.4") and told["transactions"] == []
+
+
+def test_who_is_suppressed_is_not_tried_whatever_the_rules_say(
+    config: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    publish_suppressed(tmp_path / "settings", 1, [digest("gone@b.example")])
+    arguments = [
+        "news-1@example.org",
+        "Gone@b.example",
+        "a@b.example",
+        "--config",
+        config,
+        "--data",
+        str(tmp_path),
+    ]
+    assert run(["route", "simulate", *arguments]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[3] == "  → never tried: the recipient is on the suppression list"
+    assert told[7] == "  → relay bulk, by news; behind it main"
+    assert run(["route", "simulate", *arguments, "--json"]) == 0
+    assert [each["to"] for each in json.loads(capsys.readouterr().out)["transactions"]] == [["a@b.example"]]
+    (tmp_path / "settings" / SUPPRESSED).write_bytes(b"nonsense")
+    assert run(["route", "simulate", *arguments]) == 0
+    assert "cannot be read, and was left out" in capsys.readouterr().err
