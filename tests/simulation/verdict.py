@@ -72,8 +72,7 @@ class Verdict:
         for key, count in times.items():
             excuses = audit.uncertain[key] + audit.power[key]
             assert count <= 1 + excuses, f"{_name(key)} was taken {count} times, with {excuses} excuses (4)"
-            # Of what a power cut took out of the ledger, other rules may say so later; that it may have been
-            # taken is on record then.
+            # By other rules, before a power cut took that out of the ledger: it is called doubtful first.
             discarded = audit.states[key] is DeliveryState.DISCARDED and not audit.power[key]
             assert not discarded, f"{_name(key)} was discarded, and taken (3)"
         for key, count in audit.delivered.items():
