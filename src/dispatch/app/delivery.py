@@ -133,7 +133,10 @@ async def start_delivery(
     def apply() -> None:
         new = watch.take()
         if new is not None:
-            maker.suppressed = watch.suppressed
+            if maker.suppressed is not watch.suppressed:
+                maker.suppressed = watch.suppressed
+                # What stands in line is looked at again, as everything is that the parked store hands out.
+                scheduler.unload_all()
             unused = maker.make(new, lanes)
             paused.put(lanes.values())
             service.retire(unused)

@@ -17,6 +17,7 @@ import msgspec
 from dispatch.mail.delivery import DeliveryState, Move
 from dispatch.mail.ids import MessageId, spool_form
 from dispatch.mail.message import ContentFile
+from dispatch.policy.routing import Action
 from dispatch.queue.in_hand import Suspect
 from dispatch.queue.moves import after_move
 from dispatch.queue.recovery import Recovered
@@ -93,7 +94,8 @@ class Resumption:
             doubtful = set(found) if self._power else set()
             moves = self._mend(message.id, found, sent.keys(), doubtful)
             owner.history += moves
-            kept = tuple(row for row in found.values() if row.state is _WAITING and not row.relay)
+            never = route.action is Action.SUPPRESS
+            kept = tuple(row for row in found.values() if row.state is _WAITING and (never or not row.relay))
             if kept:
                 self._scheduler.keep_from_relays(route, Work(message, kept, content, owner))
             rows.update((index, row) for index, row in found.items() if row not in kept)

@@ -77,6 +77,35 @@ def test_a_killed_process_does_not_try_him_either(bench: Bench) -> None:
     assert not again.relay.started and not again.rows(message_id)
 
 
+def test_what_stands_in_line_for_him_is_not_tried_once_it_is_looked_at_again(bench: Bench) -> None:
+    bench.relay.slots = 0
+    message_id = bench.offer(2)
+    assert len(bench.lane.ready) == 1
+    bench.suppressed = SuppressionList.of(["r0@example.org"])
+    bench.scheduler.unload_all()
+    bench.relay.slots = 8
+    bench.loop.advance(2.0)
+    assert [transaction.indexes for transaction, _ in bench.relay.started] == [(1,)]
+    assert [record.indexes for record in moved(bench)] == [(0,)]
+    bench.relay.answer(TAKEN)
+    bench.loop.settle()
+    assert not bench.rows(message_id) and not bench.scheduler.custody.live
+
+
+def test_what_was_tried_and_is_still_the_logs_is_not_tried_by_the_next_process(bench: Bench) -> None:
+    bench.store.full = True
+    message_id = bench.offer()
+    bench.relay.answer(LATER)
+    bench.loop.settle()
+    after = bench.kill()
+    after.dealt = (SUPPRESSED_ROUTE,)
+    after.resume()
+    after.loop.advance(3600.0)
+    assert not after.relay.started and not after.rows(message_id)
+    assert [(record.by, record.indexes) for record in moved(after)] == [(SUPPRESSION, (0,))]
+    assert not after.scheduler.custody.live
+
+
 def test_a_rule_is_named_and_the_default_relay_is_none() -> None:
     told = {DEFAULT_RULE: "routing", PIN: PIN, "drop": "rule drop", SUPPRESSION: SUPPRESSION}
     for rule, by in told.items():
