@@ -16,10 +16,11 @@ import asyncio
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
-from typing import NamedTuple, NewType, Protocol, TypeVar
+from typing import Literal, NamedTuple, NewType, Protocol, TypeVar
 
 from dispatch.mail.message import ContentFile, Message
 from dispatch.mail.report import Report
+from dispatch.policy.dane import Tlsa
 
 T = TypeVar("T")
 Buffer = bytes | bytearray | memoryview
@@ -168,6 +169,8 @@ class Resolved(NamedTuple):
     values: tuple[str, ...]
     ttl_s: float
     """For how long."""
+    secure: bool = False
+    """A name server whose word is taken for it says that DNSSEC vouches for the answer."""
 
 
 class MailExchangers(NamedTuple):
@@ -176,6 +179,19 @@ class MailExchangers(NamedTuple):
     hosts: tuple[tuple[int, str], ...]
     """Preference and name. The name of a null MX, by which a domain takes no mail, is empty (RFC 7505)."""
     ttl_s: float
+    secure: bool = False
+
+
+class TlsaRecords(NamedTuple):
+    """What a service's certificates must be (RFC 6698)."""
+
+    records: tuple[Tlsa, ...]
+    ttl_s: float
+    secure: bool = False
+
+
+DnssecFrom = Literal["loopback", "all", "none"]
+"""Name servers whose word is taken that an answer is authentic: those of this machine, all, or none."""
 
 
 class Resolver(Protocol):
@@ -191,6 +207,10 @@ class Resolver(Protocol):
 
     async def txt(self, name: str) -> Resolved:
         """The texts of its TXT records, each in one piece; at least one. Raises `NameFault`."""
+        ...
+
+    async def tlsa(self, name: str) -> TlsaRecords:
+        """At least one. `name` is that of the service: `_25._tcp.mx.example.`. Raises `NameFault`."""
         ...
 
 

@@ -29,7 +29,7 @@ from enum import Enum
 from random import Random
 from typing import NamedTuple
 
-from dispatch.ports import MailExchangers, NameFault, Resolved
+from dispatch.ports import MailExchangers, NameFault, Resolved, TlsaRecords
 
 Buffer = bytes | bytearray | memoryview
 Tell = Callable[[str, str], None]
@@ -246,6 +246,9 @@ class Names:
 
     async def mx(self, domain: str) -> MailExchangers:
         raise NameFault(f"{domain} has no MX record (simulated)", confirmed=True)
+
+    async def tlsa(self, name: str) -> TlsaRecords:
+        raise NameFault(f"{name} has no TLSA record (simulated)", confirmed=True)
 
     async def txt(self, name: str) -> Resolved:
         raise NameFault(f"{name} has no TXT record (simulated)", confirmed=True)

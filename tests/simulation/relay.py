@@ -211,7 +211,7 @@ class Life:
             disk=process.disk,
             threads=process,
             network=relay.network.of(loop),
-            resolver=lambda servers: Names(),
+            resolver=lambda servers, dnssec_from: Names(),
             soon=loop.call_soon,
             mark=lambda path, _: GuardedMark(relay.machine.mark(str(path)), process),
             neighbours=Neighbours(relay, self._role),

@@ -20,7 +20,7 @@ from dispatch.policy.limits import PERIOD_S, Rates, parse_rates
 from dispatch.policy.routing import Route, Router, Routes
 from dispatch.policy.schedule import RetryPlan
 from dispatch.policy.suppression import SuppressionList, without_suppressed
-from dispatch.ports import Relay, Worker
+from dispatch.ports import DnssecFrom, Relay, Worker
 from dispatch.queue.lane import READY_MAX, Lane, LaneRules
 from dispatch.queue.large_content import opener
 from dispatch.relays.capture import BATCH_MAX, CaptureRelay
@@ -133,6 +133,10 @@ def direct_template(settings: Settings, relay: RelaySettings) -> SmartHost:
     """What direct delivery says to every host."""
     per_domain = min(relay.max_concurrency_per_domain, relay.max_concurrency)
     return msgspec.structs.replace(smart_host(settings, relay), max_concurrency=per_domain)
+
+
+def dnssec_from(relay: RelaySettings) -> DnssecFrom:
+    return "none" if relay.tls == "none" else relay.dnssec_from
 
 
 def ourselves(settings: Settings, relay: RelaySettings) -> Ourselves:
@@ -253,7 +257,7 @@ class Lanes:
                 network=machine.network,
                 worker=self._content_worker,
                 open_content=open_content,
-                resolver=machine.resolver(relay.dns_servers),
+                resolver=machine.resolver(relay.dns_servers, dnssec_from(relay)),
                 chance=machine.chance,
                 policies=self._policies.of(relay),
             )
@@ -266,7 +270,7 @@ class Lanes:
                 network=machine.network,
                 worker=self._content_worker,
                 open_content=open_content,
-                resolver=machine.resolver(()),
+                resolver=machine.resolver((), "none"),
                 chance=machine.chance,
             )
         breaker = Breaker(settings.queue.breaker_failures, settings.queue.breaker_open_seconds)

@@ -15,7 +15,7 @@ import msgspec
 
 from dispatch.app.folders import Folders
 from dispatch.observe import Reporter
-from dispatch.ports import Chance, Clock, Disk, Mark, Network, Resolver, Soon, Threads
+from dispatch.ports import Chance, Clock, Disk, DnssecFrom, Mark, Network, Resolver, Soon, Threads
 from dispatch.runtime.bus import BusServer, Handler, hint_path, socket_path
 from dispatch.runtime.bus_client import BusClient, BusError
 from dispatch.runtime.hints import HintListener, Hints
@@ -78,7 +78,7 @@ class Machine(NamedTuple):
     disk: Disk
     threads: Threads
     network: Network
-    resolver: Callable[[tuple[str, ...]], Resolver]
+    resolver: Callable[[tuple[str, ...], DnssecFrom], Resolver]
     """That asks these name servers; without any, those that the machine has."""
     soon: Soon
     """Run a callback in the loop's next turn."""
@@ -126,7 +126,7 @@ def this_machine(data: Path) -> Machine:
         SystemDisk(data),
         SystemThreads(loop),
         SystemNetwork(loop),
-        lambda servers: SystemResolver(servers=servers),
+        lambda servers, dnssec_from: SystemResolver(servers=servers, dnssec_from=dnssec_from),
         loop.call_soon,
         lambda path, writable: MarkFile(path, writable=writable),
         LocalNeighbours(folders.run),

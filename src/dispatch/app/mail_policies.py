@@ -30,7 +30,7 @@ class MailPolicies:
         if seen_by not in self._made:
             machine, ca_file = self._machine, relay.ca_file
             self._made[seen_by] = StsPolicies(
-                machine.clock, machine.resolver(relay.dns_servers), _Http(ca_file or None)
+                machine.clock, machine.resolver(relay.dns_servers, "none"), _Http(ca_file or None)
             )
         return self._made[seen_by]
 

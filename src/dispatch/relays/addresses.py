@@ -22,8 +22,9 @@ from ipaddress import ip_address
 from itertools import chain, zip_longest
 from typing import Generic, NamedTuple, TypeVar
 
+from dispatch.policy.dane import Tlsa
 from dispatch.policy.mail_domains import mail_hosts
-from dispatch.ports import Chance, Clock, MailExchangers, NameFault, Resolved, Resolver
+from dispatch.ports import Chance, Clock, MailExchangers, NameFault, Resolved, Resolver, TlsaRecords
 
 KEPT_S_MIN = 5.0
 KEPT_S_MAX = 3600.0
@@ -33,7 +34,7 @@ AVOID_S = 60.0
 ANSWERS_MAX = 1000
 """Of each kind; then the oldest goes."""
 
-Answer = TypeVar("Answer", Resolved, MailExchangers)
+Answer = TypeVar("Answer", Resolved, MailExchangers, TlsaRecords)
 
 
 class NullMx(Exception):
@@ -51,7 +52,7 @@ class Exchangers(NamedTuple):
     own_host: bool
     """It has no MX records, and is its own host."""
     secure: bool
-    """DNSSEC vouches for them."""
+    """DNSSEC vouches for them. Where a domain is its own host, that of its addresses does."""
 
 
 class _Kept(Generic[Answer]):
@@ -109,6 +110,7 @@ class Whereabouts:
         self._chance = chance
         self._addresses = None if resolver is None else _Kept[Resolved](clock, resolver.addresses)
         self._mx = None if resolver is None else _Kept[MailExchangers](clock, resolver.mx)
+        self._tlsa = None if resolver is None else _Kept[TlsaRecords](clock, resolver.tlsa)
         self._family = None if source_address is None else ip_address(source_address).version
         self._avoided: dict[str, float] = {}
 
@@ -131,7 +133,7 @@ class Whereabouts:
             raise NullMx
         if found.loops:
             raise LoopsBack
-        return Exchangers(list(found.names), own_host=False, secure=False)
+        return Exchangers(list(found.names), own_host=False, secure=answer.secure)
 
     async def addresses_of(self, host: str) -> list[str]:
         """In the order to try them. Raises `NameFault`, also where none is of the source's family."""
@@ -145,6 +147,22 @@ class Whereabouts:
                 # It is there, for others: nothing that DNS could confirm.
                 raise NameFault(f"{host} has no IPv{self._family} address", confirmed=False)
         return self.usable_first(taking_turns(addresses))
+
+    async def tlsa_of(self, host: str, port: int) -> tuple[Tlsa, ...]:
+        """The TLSA records of a host by its name with a dot at the end, where DNSSEC vouches for them and for
+        its addresses (RFC 7672 section 2.1.3); none otherwise. Raises `NameFault` where nobody can say."""
+        if self._addresses is None or self._tlsa is None or is_address(host):
+            return ()
+        if not (await self._addresses.get(host)).secure:
+            # Servers of domains without DNSSEC may choke on a question for TLSA records.
+            return ()
+        try:
+            answer = await self._tlsa.get(f"_{port}._tcp.{host}")
+        except NameFault as fault:
+            if fault.confirmed:
+                return ()
+            raise
+        return answer.records if answer.secure else ()
 
     def usable_first(self, places: Sequence[str]) -> list[str]:
         """Those that failed lately last; otherwise in their order."""

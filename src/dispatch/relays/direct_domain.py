@@ -9,8 +9,9 @@ Rules:
   mail that went there would come back.
 - TLS if the host offers it, whoever it is, and clear text if not or where TLS fails (RFC 7435): the sender
   of a message cannot know more of the domain than DNS says.
-- Unless the domain says more: a policy that is to be enforced (MTA-STS, RFC 8461) names the hosts that may be
-  used, and with these there is verified TLS or no session.
+- Unless the domain says more. TLSA records that DNSSEC vouches for say which certificates a host has (DANE,
+  RFC 7672), and a policy that is to be enforced (MTA-STS, RFC 8461) which hosts may be used: with these
+  there is TLS as it is demanded, or no session. Where a host has both, the records count for its certificate.
 
 Deliberately not here: how many sessions there are, and for how long a domain is left alone (`direct`).
 """
@@ -21,18 +22,19 @@ from collections.abc import Set
 from ipaddress import ip_address
 from typing import NamedTuple
 
-from dispatch.mail.report import Fault, FaultKind, Stage
+from dispatch.mail.report import FaultKind
+from dispatch.policy.dane import usable
 from dispatch.policy.mail_domains import literal_address
 from dispatch.policy.mta_sts import Policy
 from dispatch.ports import Clock, NameFault, Network
 from dispatch.relays.addresses import LoopsBack, Whereabouts, family_of
+from dispatch.relays.dane import DaneTls
 from dispatch.relays.smart_host import SmartHost
 from dispatch.relays.smtp_connection import Terms
 from dispatch.relays.smtp_dial import Unusable, Upstream
 from dispatch.relays.smtp_tls import SessionTls
 from dispatch.relays.sts import StsPolicies
 from dispatch.smtp.client_auth import Credentials
-from dispatch.smtp.client_exchange import Closed
 
 ADDRESSES_MAX = 8
 """Of each host; DNS may name thousands."""
@@ -75,8 +77,11 @@ class DomainUpstream(Upstream):
         self._demands = demands
         self._policy: Policy | None = None
         """That is to be enforced."""
+        self._domain = ""
         self._own_host = False
         """It has no MX records."""
+        self._secure = False
+        """DNSSEC vouches for the names of its hosts."""
 
     async def exchangers(self, configured: str) -> list[str]:
         if not configured:
@@ -86,7 +91,7 @@ class DomainUpstream(Upstream):
         except ValueError:
             raise Unusable(FaultKind.NO_DOMAIN, f"{configured} holds no IP address") from None
         if address is not None:
-            self._own_host, self._policy = False, None
+            self._own_host, self._secure, self._policy = False, False, None
             return [address]
         try:
             found = await self.where.exchangers(f"{configured}.", self._ourselves.names)
@@ -94,7 +99,8 @@ class DomainUpstream(Upstream):
             raise Unusable(FaultKind.LOOP, f"the MX records of {configured} name this relay") from None
         if found.own_host and configured in self._ourselves.names:
             raise Unusable(FaultKind.LOOP, f"{configured} is this relay itself")
-        self._own_host = found.own_host
+        self._domain, self._own_host = configured, found.own_host
+        self._secure = found.secure or found.own_host
         return await self._allowed(configured, [name.rstrip(".") for name in found.names])
 
     async def _allowed(self, domain: str, names: list[str]) -> list[str]:
@@ -126,19 +132,26 @@ class DomainUpstream(Upstream):
         return others[:ADDRESSES_MAX]
 
     async def terms(self, server_name: str, credentials: Credentials | None) -> Terms:
+        demanded = await self._demanded_of(server_name)
         terms = await super().terms(server_name, credentials)
-        if self._policy is None:
+        if demanded is None:
             return terms
-        return terms._replace(tls=self._demands.verified_tls, security="starttls_required")
+        why, tls = demanded
+        return terms._replace(tls=tls, security="starttls_required", demanded=why)
 
-    def may_go_clear(self, server_name: str, credentials: Credentials | None) -> bool:
-        return self._policy is None and super().may_go_clear(server_name, credentials)
-
-    def explained(self, server_name: str, ended: Closed) -> Closed:
-        if self._policy is None or ended.stage is not Stage.STARTTLS or ended.fault is None:
-            return ended
-        why = f"its MTA-STS policy demands verified TLS: {ended.fault.detail}"
-        return ended._replace(fault=Fault(FaultKind.POLICY, why))
+    async def _demanded_of(self, host: str) -> tuple[str, SessionTls] | None:
+        """Why a session must be encrypted, and how; None where it need not. Raises `NameFault`: without an
+        answer nobody knows, and who would have it so could keep it back (RFC 7672 section 2.1.1)."""
+        demands = self._demands
+        records = await self.where.tlsa_of(f"{host}.", self.host.port) if self._secure else ()
+        if able := usable(records):
+            tls = DaneTls(demands.any_tls, able, self._domain, self.clock)
+            return "its TLSA records demand the TLS that they name", tls
+        if self._policy is not None:
+            return "its MTA-STS policy demands verified TLS", demands.verified_tls
+        if records:
+            return "it has TLSA records, which demand TLS", demands.any_tls
+        return None
 
     def _is_ours(self, address: str) -> bool:
         place = ip_address(address.partition("%")[0])

@@ -81,6 +81,8 @@ class Terms(NamedTuple):
     security: Security
     had_tls: bool
     credentials: Credentials | None
+    demanded: str = ""
+    """Why it must be encrypted, where that is no wish of the operator's: words to put before what failed."""
 
 
 class ConnectionOwner(Protocol):

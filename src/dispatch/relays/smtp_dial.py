@@ -86,28 +86,18 @@ class Upstream:
         """Raises `NameFault` and `Unusable`."""
         mode = self.host.tls
         security: Security = "none" if mode == "implicit" else mode
-        if self.goes_clear(server_name) and self.may_go_clear(server_name, credentials):
+        if self._clear_until.get(server_name, 0.0) > self.clock.monotonic() and clear_text_will_do(
+            self.host, credentials
+        ):
             security = "none"
         had_tls = server_name in self._had_tls
         return Terms(self.tls, server_name, mode == "implicit", security, had_tls, credentials)
-
-    def may_go_clear(self, server_name: str, credentials: Credentials | None) -> bool:
-        """Whether a session may go on without TLS where the handshake failed."""
-        return clear_text_will_do(self.host, credentials)
-
-    def explained(self, server_name: str, ended: Closed) -> Closed:
-        """How a session ended before it was open, in words that say who wanted what failed."""
-        return ended
 
     def had_tls(self, server_name: str) -> None:
         _make_room(self._had_tls)
         self._had_tls.add(server_name)
 
-    def goes_clear(self, server_name: str) -> bool:
-        """TLS failed there lately."""
-        return self._clear_until.get(server_name, 0.0) > self.clock.monotonic()
-
-    def tls_failed(self, server_name: str) -> None:
+    def goes_clear(self, server_name: str) -> None:
         _make_room(self._clear_until)
         self._clear_until[server_name] = self.clock.monotonic() + CLEAR_S
 
@@ -150,6 +140,8 @@ class Dial:
         """Of the exchanger in hand, not tried yet."""
         self._address = ""
         self._credentials: Credentials | None = None
+        self._demanded = ""
+        """`Terms.demanded` of the connection."""
         self.connection: SmtpConnection | None = None
         """The one that is connected just now, or whose session is opened."""
         self._ended: Closed | None = None
@@ -233,12 +225,12 @@ class Dial:
             return
         connection = self.connection
         if connection is not None:
-            ended = self._up.explained(self._server_name, ended)
+            ended = self._explained(ended)
             self._remember_tls(connection)
             if ended.stage is Stage.AUTH and ended.reply is not None and ended.reply.permanent:
                 self._up.refused = self._credentials
             if self._may_go_clear(connection, ended):
-                self._up.tls_failed(self._server_name)
+                self._up.goes_clear(self._server_name)
                 self._addresses.insert(0, self._address)
             elif ended.stage is not Stage.AUTH:
                 self._failed(self._address)
@@ -257,8 +249,15 @@ class Dial:
         return (
             connection.offered_tls
             and ended.stage is Stage.STARTTLS
-            and self._up.may_go_clear(self._server_name, self._credentials)
+            and not self._demanded
+            and clear_text_will_do(self._up.host, self._credentials)
         )
+
+    def _explained(self, ended: Closed) -> Closed:
+        """The same, where TLS failed that somebody demands."""
+        if not self._demanded or ended.stage is not Stage.STARTTLS or ended.fault is None:
+            return ended
+        return ended._replace(fault=Fault(FaultKind.POLICY, f"{self._demanded}: {ended.fault.detail}"))
 
     def _note(self, ended: Closed) -> None:
         """What waiting does not mend is the last thing to say of hosts of which another one only failed."""
@@ -300,6 +299,7 @@ class Dial:
             self._addresses = []
             self._up.where.failed(self._server_name)
             raise
+        self._demanded = terms.demanded
         self.connection = connection = self._owner.make(terms)
         if len(self._addresses) == 1:
             self._address = self._addresses.pop()

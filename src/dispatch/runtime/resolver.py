@@ -6,7 +6,8 @@ looked at again when they have changed. Search domains count for the addresses o
 machine; a domain whose MX records are asked for is taken as it is.
 
 Deliberately not here: caching (`relays.addresses` keeps answers, because it knows what to do with old ones),
-the other sources of nsswitch, and DNSSEC.
+the other sources of nsswitch, and DNSSEC itself: a name server has done it, or nobody (the AD bit, RFC 6840
+section 5.7, RFC 4035 section 4.9.3). Whose word is taken for that is a setting.
 """
 
 from __future__ import annotations
@@ -18,18 +19,22 @@ from pathlib import Path
 
 from dns.asyncresolver import Resolver as DnsResolver
 from dns.exception import DNSException
+from dns.flags import Flag
 from dns.name import EmptyLabel, LabelTooLong, NameTooLong
 from dns.nameserver import Do53Nameserver
 from dns.rdatatype import RdataType
 from dns.resolver import NXDOMAIN, Answer, NoAnswer, NoResolverConfiguration
 
-from dispatch.ports import MailExchangers, NameFault, Resolved
+from dispatch.policy.dane import Tlsa
+from dispatch.ports import DnssecFrom, MailExchangers, NameFault, Resolved, TlsaRecords
 from dispatch.security.networks import parse_server
 
 ANSWER_S = 10.0
 """How long all name servers together may take."""
 HOSTS_TTL_S = 60.0
 FOR_EVER_S = 86_400.0
+EDNS_BYTES = 1232
+"""Of an answer over UDP: what passes every network in one piece."""
 
 _HOSTS = Path("/etc/hosts")
 _CONFIGURATION = Path("/etc/resolv.conf")
@@ -45,10 +50,12 @@ class SystemResolver:
         configuration: Path = _CONFIGURATION,
         port: int = 53,
         servers: Sequence[str] = (),
+        dnssec_from: DnssecFrom = "none",
     ) -> None:
         """`servers` are asked in place of those of the configuration, each at the port that it names itself
         (`security.networks.parse_server`)."""
         self._servers = [parse_server(server) for server in servers]
+        self._dnssec_from = dnssec_from
         self._hosts = hosts
         self._configuration = configuration
         self._port = port
@@ -71,7 +78,8 @@ class SystemResolver:
         found = [answer for answer in answers if isinstance(answer, Answer)]
         values = tuple(str(record.address) for answer in found for record in answer)
         if values:
-            return Resolved(values, min(_ttl_s(answer) for answer in found))
+            secure = all(map(self._secure, found))
+            return Resolved(values, min(map(_ttl_s, found)), secure)
         faults = [answer for answer in answers if isinstance(answer, BaseException)]
         for fault in faults:
             if not isinstance(fault, NameFault):
@@ -85,13 +93,21 @@ class SystemResolver:
             (int(record.preference), record.exchange.to_text(omit_final_dot=True).rstrip("."))
             for record in answer
         )
-        return MailExchangers(hosts, _ttl_s(answer))
+        return MailExchangers(hosts, _ttl_s(answer), self._secure(answer))
 
     async def txt(self, name: str) -> Resolved:
         answer = await self._ask(name, RdataType.TXT, search=False)
         # What no text is stands for nothing that anybody asks for.
         texts = tuple(b"".join(record.strings).decode("ascii", "replace") for record in answer)
-        return Resolved(texts, _ttl_s(answer))
+        return Resolved(texts, _ttl_s(answer), self._secure(answer))
+
+    async def tlsa(self, name: str) -> TlsaRecords:
+        answer = await self._ask(name, RdataType.TLSA, search=False)
+        records = tuple(
+            Tlsa(int(record.usage), int(record.selector), int(record.mtype), bytes(record.cert))
+            for record in answer
+        )
+        return TlsaRecords(records, _ttl_s(answer), self._secure(answer))
 
     async def _ask(self, name: str, kind: RdataType, *, search: bool) -> Answer:
         try:
@@ -114,9 +130,20 @@ class SystemResolver:
             self._dns = DnsResolver(str(self._configuration), configure=not self._servers)
             self._dns_stamp = stamp
             self._dns.port = self._port
+            if self._dnssec_from != "none":
+                # A server says what it knows only to those who show that they understand it.
+                self._dns.set_flags(Flag.RD | Flag.AD)
+                self._dns.use_edns(0, 0, EDNS_BYTES)
             if self._servers:
                 self._dns.nameservers = [Do53Nameserver(at, port or self._port) for at, port in self._servers]
         return self._dns
+
+    def _secure(self, answer: Answer) -> bool:
+        if self._dnssec_from == "none" or not answer.response.flags & Flag.AD:
+            return False
+        if self._dnssec_from == "all":
+            return True
+        return answer.nameserver is not None and ip_address(answer.nameserver).is_loopback
 
     def _local_addresses(self, host: str) -> tuple[str, ...]:
         stamp = _stamp(self._hosts)

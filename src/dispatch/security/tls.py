@@ -176,6 +176,16 @@ def describe(session: ssl.SSLObject | ssl.SSLSocket) -> str:
     return f"{session.version()} {cipher[0]}"
 
 
+def chain_of(session: ssl.SSLObject | ssl.SSLSocket) -> list[bytes]:
+    """The certificates that the peer has shown, DER, its own one first; nothing of them was verified."""
+    public = getattr(session, "get_unverified_chain", None)
+    if public is not None:
+        return list(public())
+    # Python has had it since 3.10, and a public name for it since 3.13.
+    shown = getattr(session, "_sslobj").get_unverified_chain()  # noqa: B009  # mypy does not know it
+    return [ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in shown or ()]
+
+
 _CHECKS = {
     9: "its certificate is not valid yet: compare the clocks of both machines",
     10: "its certificate, or one in its chain, has expired: have it renewed, if our clock is right",

@@ -23,7 +23,7 @@ _OF_A_HOST = frozenset(
     }
 )
 """What can only be said of a host that is known beforehand."""
-_DIRECT_ONLY = frozenset({"max_concurrency_per_domain", "dns_servers", "mta_sts"})
+_DIRECT_ONLY = frozenset({"max_concurrency_per_domain", "dns_servers", "dnssec_from", "mta_sts"})
 _DIRECT_TLS = ("", "none", "auto", "starttls_required")
 
 
@@ -73,7 +73,7 @@ def _direct(relay: Relay, given: Set[str], unfit: Set[str]) -> Iterator[Wrong]:
         what = f'is "{relay.tls}", which cannot be asked of hosts that nobody knows beforehand'
         yield Wrong("tls", what, 'write "auto", "starttls_required" or "none"')
     if "tls" not in unfit and relay.tls == "none":
-        for key in sorted(given & {"ca_file", "mta_sts"}):
+        for key in sorted(given & {"ca_file", "dnssec_from", "mta_sts"}):
             yield Wrong(key, 'is no use with tls = "none"', "remove it, or let connections be encrypted")
 
 

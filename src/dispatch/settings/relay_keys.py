@@ -9,6 +9,7 @@ import msgspec
 
 from dispatch.policy.notification import DsnPolicy
 from dispatch.policy.uncertain import UncertainPolicy
+from dispatch.ports import DnssecFrom
 from dispatch.security.tls import normalise_fingerprint
 from dispatch.settings import kinds
 from dispatch.settings.keys import live
@@ -362,6 +363,17 @@ class Relay(Sending, frozen=True, kw_only=True):
             default_words="those of /etc/resolv.conf",
         ),
     ] = ()
+    dnssec_from: Annotated[
+        DnssecFrom,
+        live(
+            "delivery",
+            Choice(typing.get_args(DnssecFrom)),
+            """Of direct delivery: the name servers whose word is taken that an answer is authentic (DNSSEC):
+            those at loopback addresses, all that are asked, or none. On it hang the certificates that hosts
+            name in DNS (DANE, RFC 7672). The word is one bit: whoever can change it on its way from a server
+            that is not on this machine can change what it vouches for.""",
+        ),
+    ] = "loopback"
     mta_sts: Annotated[
         bool,
         live(

@@ -14,7 +14,8 @@ from dispatch.mail.envelope import Envelope, Recipient
 from dispatch.mail.ids import new_message_id
 from dispatch.mail.message import ContentFile, Message, Origin, Summary
 from dispatch.mail.report import Report
-from dispatch.ports import File, Leave, MailExchangers, NameFault, Resolved, Transaction
+from dispatch.policy.dane import Tlsa
+from dispatch.ports import File, Leave, MailExchangers, NameFault, Resolved, TlsaRecords, Transaction
 from dispatch.relays.smart_host import SmartHost
 from dispatch.relays.smtp import SmtpRelay
 
@@ -153,6 +154,12 @@ class MemoryNames:
         self.hosts: dict[str, tuple[str, ...]] = {}
         self.exchangers: dict[str, tuple[tuple[int, str], ...]] = {}
         self.texts: dict[str, tuple[str, ...]] = {}
+        self.tlsas: dict[str, tuple[Tlsa, ...]] = {}
+        self.faults: dict[str, NameFault] = {}
+        """Of questions for TLSA records."""
+        self.secure = False
+        """DNSSEC vouches for every answer, but those of `insecure`."""
+        self.insecure: set[str] = set()
         self.fault: NameFault | None = None
         self.ttl_s = 60.0
         self.asked: list[str] = []
@@ -163,7 +170,7 @@ class MemoryNames:
             raise self.fault
         if host not in self.hosts:
             raise NameFault(f"there is no name {host} in DNS", confirmed=True)
-        return Resolved(self.hosts[host], self.ttl_s)
+        return Resolved(self.hosts[host], self.ttl_s, self._secure(host))
 
     async def mx(self, domain: str) -> MailExchangers:
         self.asked.append(domain)
@@ -171,7 +178,15 @@ class MemoryNames:
             raise self.fault
         if domain not in self.exchangers:
             raise NameFault(f"{domain} has no MX record", confirmed=True)
-        return MailExchangers(self.exchangers[domain], self.ttl_s)
+        return MailExchangers(self.exchangers[domain], self.ttl_s, self._secure(domain))
+
+    async def tlsa(self, name: str) -> TlsaRecords:
+        self.asked.append(name)
+        if self.fault is not None or name in self.faults:
+            raise self.fault or self.faults[name]
+        if name not in self.tlsas:
+            raise NameFault(f"{name} has no TLSA record", confirmed=True)
+        return TlsaRecords(self.tlsas[name], self.ttl_s, self._secure(name))
 
     async def txt(self, name: str) -> Resolved:
         self.asked.append(name)
@@ -180,6 +195,9 @@ class MemoryNames:
         if name not in self.texts:
             raise NameFault(f"{name} has no TXT record", confirmed=True)
         return Resolved(self.texts[name], self.ttl_s)
+
+    def _secure(self, name: str) -> bool:
+        return self.secure and name not in self.insecure
 
 
 class MemoryFile:

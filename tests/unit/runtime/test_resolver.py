@@ -8,13 +8,18 @@ from pathlib import Path
 
 import dns.flags
 import dns.message
+import dns.name
 import dns.rcode
+import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 import pytest
 import uvloop
+from dns.asyncresolver import Resolver as DnsResolver
+from dns.resolver import Answer
 
-from dispatch.ports import NameFault
+from dispatch.policy.dane import Tlsa
+from dispatch.ports import DnssecFrom, NameFault
 from dispatch.runtime import resolver
 from dispatch.runtime.resolver import SystemResolver
 
@@ -25,6 +30,7 @@ RECORDS = {
     ("short.search.example.", "A"): ["192.0.2.5"],
     ("example.org.", "MX"): ["10 a.example.", "20 b.example."],
     ("null.example.", "MX"): ["0 ."],
+    ("_25._tcp.a.example.", "TLSA"): ["3 1 1 " + "ab" * 32, "2 0 0 0102"],
     ("_mta-sts.example.org.", "TXT"): ['"v=STSv1; " "id=1;"', '"caf\\195\\169"'],
 }
 NAMES = {name for name, _ in RECORDS}
@@ -36,6 +42,8 @@ class NameServer(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.silent = False
         self.rcode: dns.rcode.Rcode | None = None
+        self.vouches = True
+        """For every answer, to those who ask whether it does."""
 
     def connection_made(self, transport: asyncio.DatagramTransport) -> None:  # type: ignore[override]
         self.transport = transport
@@ -53,6 +61,8 @@ class NameServer(asyncio.DatagramProtocol):
         elif name not in NAMES:
             answer.set_rcode(dns.rcode.NXDOMAIN)
         elif records := RECORDS.get((name, kind)):
+            if self.vouches and query.flags & dns.flags.AD:
+                answer.flags |= dns.flags.AD
             answer.answer.append(dns.rrset.from_text(question.name, 120, "IN", kind, *records))
         self.transport.sendto(answer.to_wire(), addr)
 
@@ -87,7 +97,7 @@ Ask = Callable[[Asking], None]
 
 def test_a_host_has_addresses_of_both_families(ask: Ask) -> None:
     async def asking(system: SystemResolver, server: NameServer) -> None:
-        values, ttl_s = await system.addresses("up.example")
+        values, ttl_s, _ = await system.addresses("up.example")
         assert (sorted(values), ttl_s) == (["192.0.2.1", "192.0.2.2", "2001:db8::1"], 120.0)
         assert (await system.addresses("four.example.")).values == ("192.0.2.4",)
 
@@ -125,7 +135,7 @@ def test_servers_of_the_settings_are_asked_in_place_of_the_machines(ask: Ask, tm
 
 def test_the_strings_of_a_text_are_one(ask: Ask) -> None:
     async def asking(system: SystemResolver, server: NameServer) -> None:
-        texts, ttl_s = await system.txt("_mta-sts.example.org")
+        texts, ttl_s, _ = await system.txt("_mta-sts.example.org")
         assert (sorted(texts), ttl_s) == (["caf\ufffd\ufffd", "v=STSv1; id=1;"], 120.0)
         with pytest.raises(NameFault) as fault:
             await system.txt("up.example")
@@ -134,9 +144,67 @@ def test_the_strings_of_a_text_are_one(ask: Ask) -> None:
     ask(asking)
 
 
+def test_tlsa_records(ask: Ask) -> None:
+    async def asking(system: SystemResolver, server: NameServer) -> None:
+        found = await system.tlsa("_25._tcp.a.example")
+        assert set(found.records) == {Tlsa(3, 1, 1, b"\xab" * 32), Tlsa(2, 0, 0, b"\1\2")}
+        assert (found.ttl_s, found.secure) == (120.0, False)
+        with pytest.raises(NameFault) as fault:
+            await system.tlsa("_25._tcp.b.example")
+        assert fault.value.confirmed
+
+    ask(asking)
+
+
+async def secure(system: SystemResolver) -> set[bool]:
+    return {
+        (await system.addresses("up.example")).secure,
+        (await system.mx("example.org")).secure,
+        (await system.txt("_mta-sts.example.org")).secure,
+        (await system.tlsa("_25._tcp.a.example")).secure,
+    }
+
+
+@pytest.mark.parametrize("whose", ["loopback", "all", "none"])
+def test_the_word_of_a_server_on_this_machine_is_taken_unless_nobodys_is(
+    ask: Ask, tmp_path: Path, whose: DnssecFrom
+) -> None:
+    async def asking(_: SystemResolver, server: NameServer) -> None:
+        place = "127.0.0.1:{}".format(server.transport.get_extra_info("sockname")[1])
+        system = SystemResolver(tmp_path / "hosts", servers=[place], dnssec_from=whose)
+        assert await secure(system) == {whose != "none"}
+        server.vouches = False
+        assert await secure(system) == {False}
+
+    ask(asking)
+
+
+@pytest.mark.parametrize("whose", ["loopback", "all"])
+def test_the_word_of_a_server_elsewhere_is_taken_only_where_all_are_trusted(
+    monkeypatch: pytest.MonkeyPatch, whose: DnssecFrom
+) -> None:
+    async def answer(*_: object, **__: object) -> Answer:
+        name = dns.name.from_text("example.org")
+        query = dns.message.make_query(name, "MX")
+        response = dns.message.make_response(query)
+        response.flags |= dns.flags.AD
+        response.answer.append(dns.rrset.from_text(name, 120, "IN", "MX", "10 a.example."))
+        return Answer(
+            name,
+            dns.rdatatype.MX,
+            dns.rdataclass.IN,
+            response,
+            "192.0.2.53",  # type: ignore[arg-type]
+        )
+
+    monkeypatch.setattr(DnsResolver, "resolve", answer)
+    system = SystemResolver(servers=["192.0.2.53"], dnssec_from=whose)
+    assert asyncio.run(system.mx("example.org")).secure is (whose == "all")
+
+
 def test_mail_exchangers_and_the_null_mx(ask: Ask) -> None:
     async def asking(system: SystemResolver, server: NameServer) -> None:
-        hosts, ttl_s = await system.mx("example.org")
+        hosts, ttl_s, _ = await system.mx("example.org")
         assert (sorted(hosts), ttl_s) == ([(10, "a.example"), (20, "b.example")], 120.0)
         assert (await system.mx("null.example")).hosts == ((0, ""),)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.unit.settings.test_relays import loaded, said
 
-from dispatch.app.lanes import direct_template, lane_rules, ourselves
+from dispatch.app.lanes import direct_template, dnssec_from, lane_rules, ourselves
 from dispatch.security.networks import parse_server
 
 DIRECT = '[[relays]]\nname = "out"\nkind = "direct"\n'
@@ -66,15 +66,21 @@ def test_a_flush_is_refused(tmp_path: Path) -> None:
     assert "relays.out.flush_interval_seconds: is no use to direct delivery" in mistake
 
 
-@pytest.mark.parametrize("key", ["ca_file", "mta_sts"])
+@pytest.mark.parametrize("key", ["ca_file", "mta_sts", "dnssec_from"])
 def test_what_is_said_of_tls_is_refused_where_there_is_none(tmp_path: Path, key: str) -> None:
-    value = "true" if key == "mta_sts" else '"/etc/ca.pem"'
+    value = {"mta_sts": "true", "ca_file": '"/etc/ca.pem"', "dnssec_from": '"all"'}[key]
     (mistake,) = said(tmp_path, DIRECT + f'tls = "none"\n{key} = {value}\n')
     assert f'relays.out.{key}: is no use with tls = "none"' in mistake
 
 
 @pytest.mark.parametrize(
-    "line", ["max_concurrency_per_domain = 5", 'dns_servers = ["192.0.2.53"]', "mta_sts = false"]
+    "line",
+    [
+        "max_concurrency_per_domain = 5",
+        'dns_servers = ["192.0.2.53"]',
+        "mta_sts = false",
+        'dnssec_from = "all"',
+    ],
 )
 def test_a_relay_with_a_host_has_no_keys_of_direct_delivery(tmp_path: Path, line: str) -> None:
     (mistake,) = said(tmp_path, f'[[relays]]\nname = "a"\nhost = "192.0.2.1"\n{line}\n')
@@ -106,6 +112,12 @@ def test_name_servers(tmp_path: Path, written: str, server: tuple[str, int | Non
 def test_what_is_no_name_server_is_refused(tmp_path: Path, written: str) -> None:
     (mistake,) = said(tmp_path, DIRECT + f'dns_servers = ["{written}"]\n')
     assert "is no address of a server; write an address like 192.0.2.1, 192.0.2.1:5353" in mistake
+
+
+def test_nobody_vouches_for_names_where_nothing_is_encrypted(tmp_path: Path) -> None:
+    assert dnssec_from(loaded(tmp_path, DIRECT).settings.relays[0]) == "loopback"
+    for line, whose in (('dnssec_from = "all"', "all"), ('tls = "none"', "none")):
+        assert dnssec_from(loaded(tmp_path, f"{DIRECT}{line}\n").settings.relays[0]) == whose
 
 
 def test_it_knows_its_own_names_and_whether_loopback_is_its_own(tmp_path: Path) -> None:
