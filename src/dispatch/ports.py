@@ -395,6 +395,10 @@ class Relay(Protocol):
         """Try it. `done` is called exactly once, whatever happens, within the relay's time limits."""
         ...
 
+    def try_again(self) -> None:
+        """A person says that what failed lately is to be tried at once, and not when it has rested."""
+        ...
+
     async def close(self, grace_s: float) -> None:
         """Start nothing more; let what is under way finish within `grace_s`, then cut it."""
         ...

@@ -66,6 +66,8 @@ class Fault(msgspec.Struct, frozen=True, array_like=True, gc=False):
     kind: FaultKind
     detail: str
     """For the operator's log; may hold the peer's words, control characters removed."""
+    retry_after_s: float | None = None
+    """Before that it is not worth while to try again; None: nobody knows."""
 
 
 class Report(msgspec.Struct, frozen=True, gc=False):

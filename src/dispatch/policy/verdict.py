@@ -281,7 +281,8 @@ def _judge_fault(stage: Stage, fault: Fault, rows: tuple[Row[Fault], ...]) -> Ou
                 reason = f"{reason}: {fault.detail}"
             if row.move is Move.BOUNCE:
                 reason = f"{_status(fault)} {reason}"
-            return Outcome(row.move, row.scope, None, reason[:REASON_CHARS_MAX], None, row.burns_attempt)
+            wait_s = fault.retry_after_s
+            return Outcome(row.move, row.scope, None, reason[:REASON_CHARS_MAX], wait_s, row.burns_attempt)
     raise AssertionError(f"no verdict for {fault.kind} at {stage.value}")
 
 

@@ -5,7 +5,8 @@ them is free, before what still stands in line. So a domain that is slow, or dea
 
 Nor can it fill the line: of the room that is left a domain may have as much again as it has already, so a
 single one gets half of the line, two a third each, and there is always room for one more. What is refused for
-that is *crowded*; it has to be due later, since the parked store would hand it out again at once.
+that is *crowded out*; it has to be due later, since the parked store would hand it out again at once, and the
+later the more of it there is: a backlog of a hundred thousand must not come round every few seconds.
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ from dispatch.policy.shares import FairQueue
 from dispatch.queue.line import Line
 from dispatch.queue.work import Work
 
+AGAIN_S = 5.0
+AGAIN_S_MAX = 600.0
+CROWD = 200
+"""Works of a domain that are crowded out, and come again `AGAIN_S` later than those before them."""
+
 _NOTHING: FairQueue[Work] = FairQueue(0, 0)
 """Stands for nothing set aside, which is the usual case."""
 
@@ -23,7 +29,7 @@ _NOTHING: FairQueue[Work] = FairQueue(0, 0)
 class _Domain:
     """Of one mail domain: what is under way, and what stands in line."""
 
-    __slots__ = ("bytes", "large", "large_aside", "ordinary_aside", "standing", "under_way")
+    __slots__ = ("bytes", "crowd", "large", "large_aside", "ordinary_aside", "standing", "under_way")
 
     def __init__(self) -> None:
         self.under_way = 0
@@ -31,6 +37,8 @@ class _Domain:
         self.large = 0
         """Of those that stand in line."""
         self.bytes = 0
+        self.crowd = 0
+        """How many more were crowded out than came into line, while any stood here."""
         self.ordinary_aside = _NOTHING
         self.large_aside = _NOTHING
 
@@ -88,11 +96,16 @@ class DomainLine(Line):
             and self._large.bytes * 4 <= self._bytes_max
         )
 
-    def crowded(self, work: Work) -> bool:
-        """Its domain stands in line with as much as there is room left."""
+    def crowded_out_s(self, work: Work) -> float:
+        """0 where its domain may stand here with one more; otherwise after how long it should come again."""
         domain = self._domains.get(work.destination)
-        if domain is None or not domain.standing:
-            return False
+        if domain is None or not domain.standing or not self._crowded(work, domain):
+            return 0.0
+        domain.crowd += 1
+        return min(AGAIN_S * (1 + domain.crowd / CROWD), AGAIN_S_MAX)
+
+    def _crowded(self, work: Work, domain: _Domain) -> bool:
+        """It stands in line with as much as there is room left."""
         return (
             domain.standing >= self._count_max - len(self)
             or (work.large and domain.large >= self._large_max - self.large)
@@ -108,6 +121,7 @@ class DomainLine(Line):
             return False
         domain = self._of(work)
         domain.standing += 1
+        domain.crowd = max(0, domain.crowd - 1)
         domain.large += work.large
         domain.bytes += work.size_bytes
         return True

@@ -38,8 +38,6 @@ from dispatch.queue.work import Work, by_domain, due_later
 READY_MAX = 2000
 READY_BYTES_MIN = 4 << 20
 """The largest content that is no file (`INLINE_BYTES_MAX`) must fit even a line that is half full."""
-CROWDED_MS = 5000
-"""When works are due again whose domain stands in line often enough."""
 
 
 class LaneRules(msgspec.Struct, frozen=True):
@@ -131,8 +129,8 @@ class Lane:
             return () if self.ready.push(work) else (work,)
         refused: list[Work] = []
         for part in by_domain(work):
-            if line.crowded(part):
-                refused.append(due_later(part, now_ms + CROWDED_MS))
+            if wait_s := line.crowded_out_s(part):
+                refused.append(due_later(part, now_ms + round(wait_s * 1000)))
             elif not line.push(part):
                 refused.append(part)
         return refused

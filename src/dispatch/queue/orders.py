@@ -107,6 +107,7 @@ class Orders:
             case Flush():
                 for lane in self._scheduler.lanes.values():
                     lane.breaker.reset()
+                    lane.relay.try_again()
                 done = await self._order(Order("retry", QueueFilter(state=DeliveryState.WAITING)))
                 self._scheduler.flush()
                 return done

@@ -84,6 +84,9 @@ class CaptureRelay:
         if not self._woken and self._batch is None:
             self._wake()
 
+    def try_again(self) -> None:
+        """Nothing rests here."""
+
     async def close(self, grace_s: float) -> None:
         self._closing = True
         self._give_up_waiting()

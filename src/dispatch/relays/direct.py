@@ -7,9 +7,9 @@ Rules:
 
 - What happens at one domain is no business of another: pool, timeouts, what was learnt of hosts are its own,
   and so is every failure.
-- A domain at which no session could be opened rests for `rest_s`: what comes for it meanwhile hears at once
-  why, so that its backlog does not hold connections that others could use. That counts as no attempt, unless
-  waiting mends nothing.
+- A domain at which no session could be opened rests, each time twice as long, up to `REST_S_MAX`: what comes
+  for it meanwhile hears at once why, so that its backlog does not hold connections that others could use.
+  That counts as no attempt, unless waiting mends nothing.
 - `max_concurrency` counts connections, idle ones too: these are closed where a domain needs a new one and
   there are as many as there may be.
 - A domain without work is forgotten after `KEPT_S`, and earlier where there are more than `KEPT_MAX` of them.
@@ -38,7 +38,9 @@ from dispatch.relays.smtp_dial import FINAL
 from dispatch.relays.smtp_tls import ClientTls
 from dispatch.relays.sts import StsPolicies
 
-REST_S_MAX = 15.0
+REST_S = 15.0
+REST_S_MAX = 120.0
+"""Of the first rest, and of any. A backlog of thousands comes round once in a rest."""
 KEPT_S = 600.0
 KEPT_MAX = 500
 
@@ -48,15 +50,38 @@ _OPENING = frozenset({Stage.CONNECT, Stage.GREETING, Stage.EHLO, Stage.STARTTLS}
 class _Domain:
     """What is known of a domain while there is mail for it, and a while longer."""
 
-    __slots__ = ("failed", "idle_since", "pool", "rests_until", "unfinished")
+    __slots__ = ("failed", "idle_since", "pool", "rest_s", "rests_until", "unfinished")
 
     def __init__(self, pool: SmtpRelay) -> None:
         self.pool = pool
         self.unfinished = 0
         self.idle_since = 0.0
+        self.rest_s = 0.0
+        """Its last rest was that long; 0: it is well."""
         self.rests_until = 0.0
         self.failed: Report | None = None
         """What is told while it rests."""
+
+    def told(self, now_s: float) -> Report | None:
+        """What there is to say instead of trying it; None where it does not rest."""
+        report, wait_s = self.failed, self.rests_until - now_s
+        if report is None or wait_s <= 0:
+            return None
+        if report.fault is None or report.fault.kind is not FaultKind.RESTS:
+            return report
+        return msgspec.structs.replace(
+            report, fault=msgspec.structs.replace(report.fault, retry_after_s=wait_s)
+        )
+
+    def rest(self, report: Report, first_s: float, now_s: float) -> None:
+        """No session could be opened, which the report says."""
+        self.failed = report
+        final = report.fault is not None and report.fault.kind in FINAL
+        self.rest_s = first_s if final else min(max(2 * self.rest_s, first_s), REST_S_MAX)
+        self.rests_until = now_s + self.rest_s
+
+    def is_well(self) -> None:
+        self.failed, self.rest_s, self.rests_until = None, 0.0, 0.0
 
 
 class DirectRelay:
@@ -67,7 +92,7 @@ class DirectRelay:
         template: SmartHost,
         *,
         max_concurrency: int,
-        rest_s: float = REST_S_MAX,
+        rest_s: float = REST_S,
         ourselves: Ourselves,
         clock: Clock,
         network: Network,
@@ -82,7 +107,7 @@ class DirectRelay:
         `max_concurrency` is that of all together. `rest_s`: below the shortest wait for a retry."""
         self._template = template
         self._max_concurrency = max_concurrency
-        self._rest_s = min(rest_s, REST_S_MAX)
+        self._rest_s = min(rest_s, REST_S)
         self._ourselves = ourselves
         self._clock = clock
         self._network = network
@@ -114,8 +139,7 @@ class DirectRelay:
         self._unfinished += 1
         domain.unfinished += 1
         self._idle.pop(name, None)
-        rests = domain.failed if self._clock.monotonic() < domain.rests_until else None
-        told = _CLOSING if self._closing else rests
+        told = _CLOSING if self._closing else domain.told(self._clock.monotonic())
         ended = partial(self._ended, name, domain, done, told is None)
         if told is not None:
             # What ended before the envelope is the same for everybody.
@@ -124,6 +148,10 @@ class DirectRelay:
             return
         self._make_room()
         domain.pool.start(transaction, ended)
+
+    def try_again(self) -> None:
+        for domain in self._domains.values():
+            domain.is_well()
 
     async def close(self, grace_s: float) -> None:
         self._closing = True
@@ -169,9 +197,9 @@ class DirectRelay:
         if not tried:
             pass
         elif report.stage not in _OPENING:
-            domain.failed = None
-        elif domain.failed is None or now >= domain.rests_until:
-            domain.failed, domain.rests_until = _resting(report), now + self._rest_s
+            domain.is_well()
+        elif now >= domain.rests_until:
+            domain.rest(_resting(report), self._rest_s, now)
         if not domain.unfinished and not self._closing:
             domain.idle_since = now
             self._idle[name] = domain

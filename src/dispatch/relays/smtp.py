@@ -113,6 +113,9 @@ class SmtpRelay:
             self._waiting.append(job)
             self._open_as_needed()
 
+    def try_again(self) -> None:
+        """Nothing rests here."""
+
     async def close(self, grace_s: float) -> None:
         self._closing = True
         if self._hold is not None:

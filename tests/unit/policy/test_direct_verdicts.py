@@ -53,9 +53,11 @@ def test_a_host_that_cannot_be_used_is_the_trouble_of_its_domain(kind: FaultKind
 
 
 def test_what_was_not_tried_because_the_domain_rests_counts_as_no_attempt() -> None:
-    outcome = failed(FaultKind.RESTS)
+    fault = Fault(FaultKind.RESTS, "connection refused", retry_after_s=7.0)
+    (outcome,) = judge(Report(Stage.CONNECT, (None,), fault), direct=True)
     assert gist(outcome) == (Move.DEFER, Scope.DOMAIN)
     assert not outcome.burns_attempt
+    assert outcome.retry_after_s == 7.0
 
 
 @pytest.mark.parametrize("code", [421, 450, 521, 554])

@@ -135,12 +135,16 @@ class HandRelay:
     def __init__(self) -> None:
         self.slots = 4
         self.started: list[tuple[Transaction, Callable[[Transaction, Report], None]]] = []
+        self.told_to_try_again = 0
 
     def free(self) -> int:
         return self.slots - len(self.started)
 
     def start(self, transaction: Transaction, done: Callable[[Transaction, Report], None]) -> None:
         self.started.append((transaction, done))
+
+    def try_again(self) -> None:
+        self.told_to_try_again += 1
 
     async def close(self, grace_s: float) -> None:
         self.slots = 0

@@ -7,7 +7,7 @@ from tests.unit.queue.bench import LATER, TAKEN, Bench
 from dispatch.mail.delivery import DeliveryState, Move
 from dispatch.mail.report import FaultKind
 from dispatch.policy.breaker import BreakerState
-from dispatch.queue.lane import CROWDED_MS
+from dispatch.queue.domain_line import AGAIN_S
 from dispatch.queue.requests import Pause, Resume
 from dispatch.spool.records import Attempted, Result
 
@@ -130,7 +130,7 @@ def test_what_was_crowded_out_goes_when_there_is_room(bench: Bench) -> None:
     bench.lane = bench.make_lane("relay", bench.relay, ready_max=4)
     bench.deliver_directly(1)
     ids = [bench.offer(domains=("slow.example",)) for _ in range(12)]
-    for _ in range(12 * CROWDED_MS // 1000):
+    for _ in range(12 * int(AGAIN_S + 1)):
         finish(bench, "slow.example")
         bench.loop.advance(1.0)
     assert not any(bench.rows(each) for each in ids)

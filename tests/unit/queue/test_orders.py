@@ -132,6 +132,7 @@ def test_a_flush_makes_everything_due_and_closes_breakers(bench: Bench) -> None:
     deferred(bench)
     bench.lane.breaker.failed(bench.loop.monotonic(), 0.0, at_once=True)
     assert bench.order(Flush()) == Done(1, 0, 0, messages=1)
+    assert bench.relay.told_to_try_again == 1
     bench.loop.advance(0.5)
     assert len(bench.relay.started) == 1
 

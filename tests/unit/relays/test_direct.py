@@ -10,7 +10,7 @@ from tests.unit.smtp.client_talk import CONTENT
 
 from dispatch.mail.report import FaultKind, Stage
 from dispatch.ports import NameFault
-from dispatch.relays.direct import KEPT_MAX, KEPT_S, REST_S_MAX
+from dispatch.relays.direct import KEPT_MAX, KEPT_S, REST_S, REST_S_MAX
 from dispatch.relays.direct_domain import ADDRESSES_MAX, Ourselves
 
 REFUSED = ConnectionRefusedError(111, "refused")
@@ -253,11 +253,47 @@ async def test_a_domain_that_failed_rests_and_what_comes_meanwhile_hears_why() -
     assert again.peer == report.peer == f"{A}:25"
     assert again.fault is not None
     assert again.fault.detail == "connection refused: [Errno 111] refused"
+    assert again.fault.retry_after_s == REST_S
     assert at.network.dialled == [A]
     await at.delivered("three", "x@b.example", at=0)
     del at.network.down[A]
-    await at.advance(REST_S_MAX)
+    await at.advance(REST_S)
     await at.delivered("four", "x@a.example", at=1)
+
+
+@on_a_loop
+async def test_each_rest_is_twice_as_long_until_a_session_opens() -> None:
+    at = DirectSite()
+    at.network.down[A] = REFUSED
+    rests = []
+    for number in range(6):
+        assert await at.refused(f"tried {number}", "x@a.example") == (Stage.CONNECT, FaultKind.REFUSED)
+        await at.refused(f"told {number}", "x@a.example")
+        fault = at.reports[f"told {number}"].fault
+        assert fault is not None
+        assert fault.retry_after_s is not None
+        rests.append(fault.retry_after_s)
+        await at.advance(fault.retry_after_s)
+    assert rests == [REST_S, 2 * REST_S, 4 * REST_S, *[REST_S_MAX] * 3]
+    del at.network.down[A]
+    await at.delivered("well", "x@a.example", at=0)
+    at.network.down[A] = REFUSED
+    at.network.connections[0].drop()
+    await at.refused("down again", "x@a.example")
+    await at.refused("told again", "x@a.example")
+    fault = at.reports["told again"].fault
+    assert fault is not None
+    assert fault.retry_after_s == REST_S
+
+
+@on_a_loop
+async def test_a_person_ends_a_rest() -> None:
+    at = DirectSite()
+    at.network.down[A] = REFUSED
+    await at.refused("one", "x@a.example")
+    del at.network.down[A]
+    at.direct.try_again()
+    await at.delivered("two", "x@a.example", at=0)
 
 
 @on_a_loop
