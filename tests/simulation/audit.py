@@ -20,6 +20,7 @@ Key = tuple[MessageId, int]
 _WAITING = DeliveryState.WAITING
 TOLD_STATES = frozenset({DeliveryState.BOUNCED, DeliveryState.EXPIRED, DeliveryState.GAVE_UP})
 """Ends of which a sender is told."""
+_FAILS_OVER = (Scope.RELAY, Scope.DOMAIN)
 
 
 class Audit:
@@ -97,7 +98,7 @@ class Audit:
         if result.relay is not None:
             self.failed_over += 1
             assert what is Move.DEFER, f"goes on to another relay after: {result.reason}"
-            assert result.scope is Scope.RELAY, f"goes on to another relay after: {result.reason}"
+            assert result.scope in _FAILS_OVER, f"goes on to another relay after: {result.reason}"
             assert not self.uncertain[key], "goes on to another relay, and may have been delivered"
         attempting = move(self.states[key], Move.ATTEMPT)
         assert move(attempting, what) is state

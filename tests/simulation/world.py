@@ -91,8 +91,9 @@ class World:
             for _, port in RELAYS
         ]
         self.crowd = Crowd(loop, self.network, INTAKE_PORT, Random(random.getrandbits(32)), self.books)
+        settings = self.configured(_settings(random))
         self.relay = SimulatedRelay(
-            self.machine, self.network, _settings(random), Random(random.getrandbits(32)), self.letters, tell
+            self.machine, self.network, settings, Random(random.getrandbits(32)), self.letters, tell
         )
         self.relay.after_turn = self._after_turn
         self.relay.born = self._born
@@ -107,6 +108,10 @@ class World:
         self.disk_faults = 0
         self.stormy = True
         self._armed: list[ArmedFault] = []
+
+    def configured(self, settings: Settings) -> Settings:
+        """What the relay works by; for worlds of another kind."""
+        return settings
 
     # ------------------------------------------------------------ a run
 
