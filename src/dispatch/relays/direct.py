@@ -23,6 +23,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 
 import msgspec
 
@@ -146,7 +147,8 @@ class DirectRelay:
             report = msgspec.structs.replace(told, replies=told.replies[:1] * len(transaction.indexes))
             self._clock.call_later(0, partial(ended, transaction, report))
             return
-        self._make_room()
+        if not domain.pool.idle:
+            self._make_room()
         domain.pool.start(transaction, ended)
 
     def try_again(self) -> None:
@@ -214,9 +216,9 @@ class DirectRelay:
             del self._idle[name], self._domains[name]
 
     def _make_room(self) -> None:
-        """For one connection more, at the cost of idle ones of others."""
+        """For one connection more, at the cost of idle ones: first of domains that have no work."""
         count = sum(domain.pool.connections for domain in self._domains.values())
-        for domain in self._idle.values():
+        for domain in chain(self._idle.values(), self._domains.values()):
             if count < self._max_concurrency:
                 break
             count -= domain.pool.end_idle()

@@ -90,6 +90,11 @@ class SmtpRelay:
         """Open, and on their way to be."""
         return len(self._open) + len(self._opening)
 
+    @property
+    def idle(self) -> bool:
+        """A connection has nothing to do: the next transaction goes there."""
+        return bool(self._idle)
+
     def end_idle(self) -> int:
         """Close the connections that have nothing to do; how many they were."""
         count = len(self._idle)

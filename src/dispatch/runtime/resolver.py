@@ -130,20 +130,24 @@ class SystemResolver:
             self._dns = DnsResolver(str(self._configuration), configure=not self._servers)
             self._dns_stamp = stamp
             self._dns.port = self._port
-            if self._dnssec_from != "none":
+            if self._servers:
+                self._dns.nameservers = [Do53Nameserver(at, port or self._port) for at, port in self._servers]
+            asked = [at for at, _ in self._servers] or map(str, self._dns.nameservers)
+            if any(map(self._trusts, asked)):
                 # A server says what it knows only to those who show that they understand it.
                 self._dns.set_flags(Flag.RD | Flag.AD)
                 self._dns.use_edns(0, 0, EDNS_BYTES)
-            if self._servers:
-                self._dns.nameservers = [Do53Nameserver(at, port or self._port) for at, port in self._servers]
         return self._dns
 
     def _secure(self, answer: Answer) -> bool:
-        if self._dnssec_from == "none" or not answer.response.flags & Flag.AD:
-            return False
-        if self._dnssec_from == "all":
-            return True
-        return answer.nameserver is not None and ip_address(answer.nameserver).is_loopback
+        server = answer.nameserver
+        return bool(answer.response.flags & Flag.AD) and server is not None and self._trusts(server)
+
+    def _trusts(self, server: str) -> bool:
+        """Takes its word that an answer is authentic."""
+        if self._dnssec_from == "loopback":
+            return ip_address(server.partition("%")[0]).is_loopback
+        return self._dnssec_from == "all"
 
     def _local_addresses(self, host: str) -> tuple[str, ...]:
         stamp = _stamp(self._hosts)

@@ -344,6 +344,30 @@ async def test_idle_connections_make_room_for_other_domains() -> None:
 
 
 @on_a_loop
+async def test_idle_connections_of_a_busy_domain_make_room_too() -> None:
+    at = DirectSite(max_concurrency=2)
+    at.mail("one", "x@a.example")
+    at.mail("two", "x@a.example")
+    ups = [await at.connection(number) for number in range(2)]
+    ups[0].take()
+    await at.delivered("three", "x@b.example", at=2)
+    assert ups[0].heard().endswith(b"QUIT\r\n")
+    assert not ups[1].heard().endswith(b"QUIT\r\n"), "it is at work"
+
+
+@on_a_loop
+async def test_an_idle_connection_that_takes_the_mail_makes_room_for_nobody() -> None:
+    at = DirectSite(max_concurrency=2)
+    await at.delivered("one", "x@a.example", at=0)
+    await at.delivered("two", "x@b.example", at=1)
+    at.mail("three", "x@b.example")
+    await at.settle()
+    at.network.connections[1].take()
+    assert at.codes("three") == [250]
+    assert not at.network.connections[0].heard().endswith(b"QUIT\r\n")
+
+
+@on_a_loop
 async def test_it_says_how_many_may_start() -> None:
     at = DirectSite(max_concurrency=3)
     assert at.relay.free() == 3
