@@ -180,7 +180,8 @@ def _line(happening: Happening, message: RecordedMessage) -> str:
     if happening.by:
         return f"{at}  {happening.move} by {happening.by}: {whom}  {happening.reason}"
     words = happening.reply or happening.reason
-    where = " ".join(part for part in (happening.relay, happening.peer) if part)
+    over = f"over {happening.tls}" if happening.tls else ""
+    where = " ".join(part for part in (happening.relay, happening.peer, over) if part)
     return f"{at}  {happening.state} at {where} ({happening.took_ms} ms): {whom}  {words}"
 
 

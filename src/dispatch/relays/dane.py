@@ -34,4 +34,4 @@ class DaneTls:
         except NotAuthentic as refusal:
             secured.abort()
             raise TlsFailed(str(refusal)) from None
-        return secured, words
+        return secured, f"{words} (DANE)"

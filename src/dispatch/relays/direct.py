@@ -119,7 +119,7 @@ class DirectRelay:
         handshake_s = template.timeouts.handshake_s
         self._demands = Demands(
             ClientTls(Trust(verify=False), network, handshake_s),
-            ClientTls(template.trust, network, handshake_s),
+            ClientTls(template.trust, network, handshake_s, "MTA-STS"),
             policies,
         )
         self._domains: dict[str, _Domain] = {}

@@ -59,7 +59,9 @@ def trust_of(host: SmartHost) -> Trust:
 class ClientTls:
     """`SessionTls` with the trust that a relay was given."""
 
-    def __init__(self, trust: Trust, network: Network, handshake_s: float) -> None:
+    def __init__(self, trust: Trust, network: Network, handshake_s: float, because: str = "") -> None:
+        """`because` of what it is trusted: goes behind protocol and cipher."""
+        self._because = because
         self._trust = trust
         self._network = network
         self._handshake_s = handshake_s
@@ -84,7 +86,8 @@ class ClientTls:
             raise TlsFailed(str(error) or f"no handshake within {self._handshake_s:.0f} s") from error
         session = secured.get_extra_info("ssl_object")
         self._compare(session)
-        return secured, "TLS" if session is None else describe(session)
+        words = "TLS" if session is None else describe(session)
+        return secured, f"{words} ({self._because})" if self._because else words
 
     def _shared_context(self) -> ssl.SSLContext:
         if self._context is None:

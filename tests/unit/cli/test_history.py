@@ -93,6 +93,7 @@ def test_one_message_is_shown_with_every_attempt(data: Path, capsys: pytest.Capt
     out = capsys.readouterr().out
     assert "550 5.1.1 No such user" in out
     assert "<bob@example.net>  bounced" in out
+    assert "delivered at smarthost 198.51.100.7:25 over TLSv1.3 (12 ms): <alice@example.com>" in out
     assert call("history", "show", spool_form(NEWS.id), "--data", data) == os.EX_OK
     assert "hold by operator: <carol@example.com>  look at it" in capsys.readouterr().out
     assert call("history", "show", spool_form(INVOICE.id), "--json", "--data", data) == os.EX_OK

@@ -62,6 +62,8 @@ def test_any_certificate_will_do_where_nobody_demands_more(run: Run, authority: 
     report = run(sent(up))
     assert code(report) == 250
     assert report.tls is not None
+    assert report.tls.startswith("TLSv1.3 ")
+    assert "(" not in report.tls
     assert b"MAIL" in b"".join(up.said)
 
 
@@ -70,6 +72,7 @@ def test_a_host_that_shows_the_right_certificate_gets_the_mail(run: Run, authori
     report = run(sent(up, POLICY, trust=Trust(ca_file=authority.file)))
     assert code(report) == 250
     assert report.tls is not None
+    assert report.tls.endswith(" (MTA-STS)")
 
 
 def test_a_certificate_for_another_host_gets_none(run: Run, authority: Authority) -> None:
@@ -106,6 +109,7 @@ def test_a_record_names_the_key_and_nothing_else_matters(run: Run) -> None:
     report = run(sent(up, tlsa=Tlsa(DANE_EE, 1, 1, own)))
     assert code(report) == 250
     assert report.tls is not None
+    assert report.tls.endswith(" (DANE)")
 
 
 def test_another_key_gets_nothing_to_hear(run: Run) -> None:
