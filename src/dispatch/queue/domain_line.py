@@ -5,8 +5,9 @@ them is free, before what still stands in line. So a domain that is slow, or dea
 
 Nor can it fill the line: of the room that is left a domain may have as much again as it has already, so a
 single one gets half of the line, two a third each, and there is always room for one more. What is refused for
-that is *crowded out*; it has to be due later, since the parked store would hand it out again at once, and the
-later the more of it there is: a backlog of a hundred thousand must not come round every few seconds.
+that is *crowded out*; it has to be due later, since the parked store would hand it out again at once. How
+much later follows from how many there are and from how fast the domain takes mail: they come again twice as
+fast, so that it does not wait for them, and as many are refused once more as go at most.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from dispatch.queue.work import Work
 
 AGAIN_S = 5.0
 AGAIN_S_MAX = 600.0
-CROWD = 200
-"""Works of a domain that are crowded out, and come again `AGAIN_S` later than those before them."""
+FIRST_PER_S = 100.0
+"""So many works a domain is taken to do until it was seen for `AGAIN_S`."""
 
 _NOTHING: FairQueue[Work] = FairQueue(0, 0)
 """Stands for nothing set aside, which is the usual case."""
@@ -29,7 +30,18 @@ _NOTHING: FairQueue[Work] = FairQueue(0, 0)
 class _Domain:
     """Of one mail domain: what is under way, and what stands in line."""
 
-    __slots__ = ("bytes", "crowd", "large", "large_aside", "ordinary_aside", "standing", "under_way")
+    __slots__ = (
+        "bytes",
+        "crowd",
+        "ended",
+        "large",
+        "large_aside",
+        "ordinary_aside",
+        "per_s",
+        "seen_since_s",
+        "standing",
+        "under_way",
+    )
 
     def __init__(self) -> None:
         self.under_way = 0
@@ -39,12 +51,28 @@ class _Domain:
         self.bytes = 0
         self.crowd = 0
         """How many more were crowded out than came into line, while any stood here."""
+        self.per_s = FIRST_PER_S
+        self.ended = 0
+        self.seen_since_s: float | None = None
+        """When `ended` was 0."""
         self.ordinary_aside = _NOTHING
         self.large_aside = _NOTHING
 
     @property
     def aside(self) -> int:
         return len(self.ordinary_aside) + len(self.large_aside)
+
+    def crowded_out_s(self, now_s: float) -> float:
+        """One more is; when it should come again."""
+        self.crowd += 1
+        if self.seen_since_s is None:
+            self.seen_since_s, self.ended = now_s, 0
+        elif (seen_s := now_s - self.seen_since_s) >= AGAIN_S:
+            self.per_s = self.ended / seen_s
+            self.seen_since_s, self.ended = now_s, 0
+        if not self.per_s:
+            return AGAIN_S_MAX
+        return min(AGAIN_S + self.crowd / (2 * self.per_s), AGAIN_S_MAX)
 
 
 class DomainLine(Line):
@@ -96,13 +124,12 @@ class DomainLine(Line):
             and self._large.bytes * 4 <= self._bytes_max
         )
 
-    def crowded_out_s(self, work: Work) -> float:
+    def crowded_out_s(self, work: Work, now_s: float) -> float:
         """0 where its domain may stand here with one more; otherwise after how long it should come again."""
         domain = self._domains.get(work.destination)
         if domain is None or not domain.standing or not self._crowded(work, domain):
             return 0.0
-        domain.crowd += 1
-        return min(AGAIN_S * (1 + domain.crowd / CROWD), AGAIN_S_MAX)
+        return domain.crowded_out_s(now_s)
 
     def _crowded(self, work: Work, domain: _Domain) -> bool:
         """It stands in line with as much as there is room left."""
@@ -151,6 +178,7 @@ class DomainLine(Line):
     def ended(self, work: Work) -> None:
         domain = self._domains[work.destination]
         domain.under_way -= 1
+        domain.ended += 1
         if domain.aside:
             self._freed[work.destination] = None
         self._forget(work.destination, domain)

@@ -122,14 +122,14 @@ class Lane:
             return True
         return breaker.allows(now_s) and not self.in_flight and not self.ready
 
-    def offer(self, work: Work, now_ms: int) -> Sequence[Work]:
+    def offer(self, work: Work, now_s: float, now_ms: int) -> Sequence[Work]:
         """Stand in line. What comes back has no room there and must be parked, with the due times it has."""
         line = self.domains
         if line is None:
             return () if self.ready.push(work) else (work,)
         refused: list[Work] = []
         for part in by_domain(work):
-            if wait_s := line.crowded_out_s(part):
+            if wait_s := line.crowded_out_s(part, now_s):
                 refused.append(due_later(part, now_ms + round(wait_s * 1000)))
             elif not line.push(part):
                 refused.append(part)

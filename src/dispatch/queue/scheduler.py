@@ -233,8 +233,9 @@ class Scheduler:
     def place(self, work: Work) -> None:
         """Into the line of its relay, or into the parked store when there is no room."""
         lane, now_s = self.lanes.get(work.relay), self._s.clock.monotonic()
-        for refused in (work,) if lane is None or lane.shut(now_s) else lane.offer(work, self._now_ms()):
-            self.custody.park(refused)
+        refused = (work,) if lane is None or lane.shut(now_s) else lane.offer(work, now_s, self._now_ms())
+        for each in refused:
+            self.custody.park(each)
 
     # ---------------------------------------------------------------- starting
 
@@ -403,9 +404,9 @@ class Scheduler:
         if shut and self.relief.possible(lane):
             self.relief.pass_over(works, lane)
             return
-        now_ms = self._now_ms()
+        now_s, now_ms = self._s.clock.monotonic(), self._now_ms()
         for work in works:
-            for refused in (work,) if shut else lane.offer(work, now_ms):
+            for refused in (work,) if shut else lane.offer(work, now_s, now_ms):
                 self.return_work(refused)
         self.pump(lane)
 

@@ -9,7 +9,7 @@ import pytest
 from dispatch.mail.envelope import Envelope, Recipient
 from dispatch.mail.ids import new_message_id
 from dispatch.mail.message import ContentFile, Message, Origin, Summary
-from dispatch.queue.domain_line import AGAIN_S, AGAIN_S_MAX, CROWD, DomainLine
+from dispatch.queue.domain_line import AGAIN_S, AGAIN_S_MAX, FIRST_PER_S, DomainLine
 from dispatch.queue.work import Work, by_domain, fresh_deliveries
 
 BYTES_MAX = 4 << 20
@@ -118,31 +118,54 @@ def test_a_large_one_aside_waits_while_only_ordinary_ones_may_go() -> None:
 def test_one_domain_gets_half_of_the_line_and_there_is_always_room_for_another() -> None:
     at = line(count_max=100)
     for domain in ("a", "b", "c"):
-        while not at.crowded_out_s(each := work(domain)):
+        while not at.crowded_out_s(each := work(domain), 0.0):
             assert at.push(each)
     counts = [sum(each.destination == domain for each in at) for domain in ("a", "b", "c")]
     assert counts == [50, 25, 13]
-    assert not at.crowded_out_s(work("d"))
+    assert not at.crowded_out_s(work("d"), 0.0)
 
 
 def test_the_more_are_crowded_out_the_later_they_come_again() -> None:
     at = line(count_max=10)
     put(at, *("a",) * 5)
-    waits = [at.crowded_out_s(work("a")) for _ in range(100_000)]
-    assert AGAIN_S < waits[0] < AGAIN_S * 1.01
-    assert waits[3 * CROWD - 1] == 4 * AGAIN_S
+    waits = [at.crowded_out_s(work("a"), 0.0) for _ in range(200_000)]
+    assert AGAIN_S < waits[0] < AGAIN_S + 0.1
+    assert waits[int(20 * FIRST_PER_S) - 1] == AGAIN_S + 10, "they come twice as fast as it is thought to go"
     assert max(waits) == AGAIN_S_MAX
-    assert at.crowded_out_s(work("b")) == 0
+    assert at.crowded_out_s(work("b"), 0.0) == 0
 
 
 def test_a_crowd_that_comes_into_line_is_one_no_longer() -> None:
     at = line(places=1000, count_max=10)
     put(at, *("a",) * 5)
-    assert at.crowded_out_s(work("a"))
-    wait_s = at.crowded_out_s(work("a"))
+    assert at.crowded_out_s(work("a"), 0.0)
+    wait_s = at.crowded_out_s(work("a"), 0.0)
     assert at.pop() is not None
     put(at, "a")
-    assert at.crowded_out_s(work("a")) == wait_s, "one came in, and one more did not"
+    assert at.crowded_out_s(work("a"), 0.0) == wait_s, "one came in, and one more did not"
+
+
+@pytest.mark.parametrize(("each_s", "per_s"), [(0.01, 100.0), (1.0, 1.0), (5.0, 0.2)])
+def test_they_come_again_twice_as_fast_as_the_domain_takes_mail(each_s: float, per_s: float) -> None:
+    at = line(count_max=100)
+    put(at, *("a",) * 50)
+    at.crowded_out_s(work("a"), 0.0)
+    for _ in range(round(10 / each_s)):
+        taken = start(at)
+        assert taken is not None
+        at.ended(taken)
+        put(at, "a")
+    first_s = at.crowded_out_s(work("a"), 10.0)
+    assert first_s == AGAIN_S + 1 / (2 * per_s)
+
+
+def test_a_domain_that_takes_nothing_sees_its_crowd_seldom() -> None:
+    at = line(count_max=10)
+    put(at, *("a",) * 5)
+    assert start(at) is not None
+    put(at, "a")
+    assert at.crowded_out_s(work("a"), 0.0)
+    assert at.crowded_out_s(work("a"), AGAIN_S) == AGAIN_S_MAX
 
 
 def test_a_domain_with_large_content_is_crowded_by_bytes_too() -> None:
@@ -150,8 +173,8 @@ def test_a_domain_with_large_content_is_crowded_by_bytes_too() -> None:
     big = 1 << 20
     assert at.push(work("a", size_bytes=big))
     assert at.push(work("a", size_bytes=big))
-    assert at.crowded_out_s(work("a", size_bytes=big))
-    assert not at.crowded_out_s(work("b", size_bytes=big))
+    assert at.crowded_out_s(work("a", size_bytes=big), 0.0)
+    assert not at.crowded_out_s(work("b", size_bytes=big), 0.0)
 
 
 def test_a_full_line_takes_nothing_even_where_it_stands_aside() -> None:
@@ -196,7 +219,7 @@ def test_whatever_happens_the_books_are_right(seed: int) -> None:
         match chance.randrange(4):
             case 0 | 1:
                 each = work(chance.choice("abcdefg"), large=chance.random() < 0.2)
-                if not at.crowded_out_s(each) and at.push(each):
+                if not at.crowded_out_s(each, 0.0) and at.push(each):
                     standing.add(each)
             case 2:
                 taken = at.pop() if chance.random() < 0.7 else at.pop_ordinary()
