@@ -41,7 +41,7 @@ crash: setup ## Kill the processes and cut the power under load, and audit (KILL
 	$(BIN)/python -m tests.scenarios.crash --kills $(or $(KILLS),200) --cuts $(or $(CUTS),100) \
 	  --rate $(or $(RATE),600) $(if $(SEED),--seed $(SEED))
 
-bench: setup ## Benchmarks beside Postfix (root, Debian's postfix; ARGS="[PART …] [--quick]")
+bench: setup ## Benchmarks beside Postfix (root, Debian's postfix, stunnel4; ARGS="[PART …] [--quick]")
 	$(BIN)/python -m bench $(ARGS)
 
 check: setup ## Lint, formatting, types, import layers

@@ -10,21 +10,25 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import accept, backlog, end_to_end, hostile, latency, memory
+from bench import accept, auth, backlog, end_to_end, guessing, hostile, latency, memory, tls
 from bench.machine import description, moment
 from bench.parts import Effort, say
 from bench.postfix_relay import PROGRAMS
 from bench.report import write
+from bench.tunnel import STUNNEL
 
 PARTS: dict[str, tuple[str, Callable[[Effort], str]]] = {
     "accept": ("Accepting alone", accept.measure),
     "end-to-end": ("End to end", end_to_end.measure),
     "disks": ("End to end, on several disks", end_to_end.measure_disks),
+    "tls": ("By TLS, in and out", tls.measure),
     "latency": ("Idle latency", latency.measure),
     "memory": ("Memory and CPU at rest", memory.measure),
     "backlog": ("Backlog and restart", backlog.measure),
     "trickling": ("Trickling clients", hostile.measure_trickling),
     "large": ("Huge messages", hostile.measure_large),
+    "auth": ("What a login costs", auth.measure),
+    "guessing": ("Logins beside guessers", guessing.measure),
     "hanging": ("A relay that hangs", hostile.measure_hanging),
 }
 
@@ -48,8 +52,11 @@ def main() -> None:
     given = parser.parse_args()
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    if os.geteuid() != 0 or not shutil.which("smtp-source", path=PROGRAMS):
-        sys.exit("The benchmarks need root, and Debian's package postfix: apt-get install postfix")
+    if os.geteuid() != 0 or not shutil.which("smtp-source", path=PROGRAMS) or not shutil.which(STUNNEL):
+        sys.exit(
+            "The benchmarks need root, and Debian's packages postfix and stunnel4:"
+            " apt-get install postfix stunnel4"
+        )
     effort = (
         Effort(1, 0.5, True, 0.0, given.folder)
         if given.quick

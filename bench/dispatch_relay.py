@@ -49,7 +49,9 @@ class Dispatch:
             self._process = subprocess.Popen(
                 command, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
+        # The supervisor listens before it has its children.
         wait_for_port(self.port, self._process)
+        wait_until(lambda: {each.role for each in self.members()} >= set(ROLES), "its processes are there")
         self._durable = MarkFile(self.folders.ledger_durable, writable=False)
         self._followed = MarkFile(self.folders.followed, writable=False)
 

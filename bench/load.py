@@ -2,7 +2,8 @@
 
 Both are C, and cheap beside any relay. `smtp-source` waits for each reply before it goes on; it gives each
 message one recipient. A round is over when the sink has its last message; CPU is counted until the relay has
-nothing left to do, which for Dispatch includes its history.
+nothing left to do, which for Dispatch includes its history. A load may be secured: then stunnel speaks TLS
+for both programs (`bench.tunnel`).
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ import resource
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import IO, NamedTuple
 
-from bench.contestants import BOUND_S, Contestant, cpu_of, settle, wait_for_port, wait_until
+from bench.contestants import BOUND_S, Contestant, cpu_of, free_port, settle, wait_for_port, wait_until
 from bench.postfix_relay import PROGRAMS
 from bench.processes import cpu_s, machine_busy_s
+from bench.tunnel import Tunnel
 
 SINK_SESSIONS_MAX = 1000
 COUNTER_BYTES_MAX = 128
@@ -36,10 +39,13 @@ class Load(NamedTuple):
     kept: bool = True
     """Connections are kept, or there is one for each message."""
     recipient: str = "you@example.net"
+    secured: bool = False
+    """By STARTTLS, into the relay and out of it."""
 
     def __str__(self) -> str:
         sessions = f"{self.sessions} session" + ("s" if self.sessions > 1 else "")
-        return f"{sessions}, {size(self.size_bytes)}" + ("" if self.kept else ", a connection each")
+        more = ("" if self.kept else ", a connection each") + (", TLS" if self.secured else "")
+        return f"{sessions}, {size(self.size_bytes)}{more}"
 
 
 class Round(NamedTuple):
@@ -95,6 +101,36 @@ def sink(port: int) -> Iterator[Sink]:
             running.process.wait()
 
 
+class Ends(NamedTuple):
+    """What a round has on either side of its relay."""
+
+    port: int
+    """Where the source sends."""
+    sink: Sink | None
+    pids: tuple[int, ...]
+    """Processes of the load that go on while the source sends and ends."""
+
+
+@contextmanager
+def _ends(relay_port: int, upstream_port: int | None, load: Load) -> Iterator[Ends]:
+    if upstream_port is None:
+        assert not load.secured, "what is secured is secured both ways"
+        yield Ends(relay_port, None, ())
+    elif not load.secured:
+        with sink(upstream_port) as upstream:
+            yield Ends(relay_port, upstream, (upstream.process.pid,))
+    else:
+        sink_port = free_port()
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            sink(sink_port) as upstream,
+            Tunnel(
+                Path(folder), relay_port=relay_port, upstream_port=upstream_port, sink_port=sink_port
+            ) as tunnel,
+        ):
+            yield Ends(tunnel.port, upstream, (upstream.process.pid, tunnel.process.pid))
+
+
 def one_round(
     contestant: Contestant,
     everybody: Sequence[Contestant],
@@ -104,13 +140,13 @@ def one_round(
 ) -> Round:
     """From the first connection until the last message came out at the other end, or, where there is no
     upstream, until the last one was acknowledged."""
-    with sink(upstream_port) if upstream_port is not None else nullcontext() as upstream:
+    with _ends(contestant.port, upstream_port, load) as (port, upstream, pids):
         settle(everybody)
-        before = _Clocks.read(contestant, upstream)
-        subprocess.run(source(contestant.port, load, messages), check=True, timeout=BOUND_S)
+        before = _Clocks.read(contestant, pids)
+        subprocess.run(source(port, load, messages), check=True, timeout=BOUND_S)
         if upstream is not None:
             wait_until(lambda: upstream.messages() >= messages, "the upstream has all", every_s=COUNT_S)
-        after = _Clocks.read(contestant, upstream)
+        after = _Clocks.read(contestant, pids)
         # While the upstream still answers.
         settle(everybody)
     used_s = cpu_of(contestant) - before.relay_s
@@ -123,15 +159,14 @@ class _Clocks(NamedTuple):
     now_s: float
     relay_s: float
     ours_s: float
-    """CPU of the bench, of its children that ended, and of the sink that runs."""
+    """CPU of the bench, of its children that ended, and of those that run on."""
     machine_s: float
 
     @staticmethod
-    def read(contestant: Contestant, upstream: Sink | None) -> _Clocks:
+    def read(contestant: Contestant, pids: Iterable[int]) -> _Clocks:
         self, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
         ours_s = self.ru_utime + self.ru_stime + children.ru_utime + children.ru_stime
-        if upstream is not None:
-            ours_s += cpu_s(upstream.process.pid)
+        ours_s += sum(map(cpu_s, pids))
         return _Clocks(time.monotonic(), cpu_of(contestant), ours_s, machine_busy_s())
 
     def others_since(self, before: _Clocks) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -55,9 +55,13 @@ class Rivals(NamedTuple):
 
 
 @contextmanager
-def rivals(disk: Disk) -> Iterator[Rivals]:
+def rivals(
+    disk: Disk, *, options: Sequence[str] = (), settings: Mapping[str, str] | None = None
+) -> Iterator[Rivals]:
+    """`options` are those of `Dispatch`, `settings` those of `Postfix`."""
     upstream_port = free_port()
-    ours, theirs = Dispatch(disk.folder, upstream_port), Postfix(disk.folder, upstream_port)
+    ours = Dispatch(disk.folder, upstream_port, options=options)
+    theirs = Postfix(disk.folder, upstream_port, settings=settings)
     with running(ours, theirs):
         yield Rivals(ours, theirs, upstream_port)
 

@@ -33,6 +33,8 @@ SETTINGS = {
     "smtp_connection_cache_on_demand": "yes",
     "smtp_connection_cache_destinations": "127.0.0.1",
 }
+_TLS_PROXY = "tlsproxy unix - - n - 0 tlsproxy\n"
+"""A service that Debian leaves out: with `smtp_tls_connection_reuse` it holds connections that have TLS."""
 
 
 class Postfix:
@@ -61,7 +63,7 @@ class Postfix:
         services = (etc / "master.cf").read_text()
         listening = services.replace("\nsmtp      inet  n", f"\n127.0.0.1:{self.port}      inet  n")
         assert listening != services, "Debian's master.cf has no smtp service in the form that is known here"
-        (self._folder / "etc/master.cf").write_text(listening)
+        (self._folder / "etc/master.cf").write_text(listening + _TLS_PROXY)
         settings = {
             "compatibility_level": "3.6",
             "queue_directory": f"{self._folder}/spool",

@@ -53,6 +53,12 @@ def spread(values: Sequence[float], digits: int = 0) -> str:
     return f"{middle} ({min(values):,.{digits}f}–{max(values):,.{digits}f})"
 
 
+def quantiles(values: Sequence[float]) -> tuple[float, float, float, float]:
+    """p50, p90, p99, and the largest."""
+    cuts = statistics.quantiles(values, n=100, method="inclusive")
+    return cuts[49], cuts[89], cuts[98], max(values)
+
+
 def mib(amount_bytes: float) -> str:
     return f"{amount_bytes / MIB:,.0f} MiB"
 
