@@ -7,22 +7,11 @@ import re
 import smtplib
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from tests.scenarios.offers import HELO, Offer
 from tests.scenarios.programs import needed, nodemailer
 from tests.scenarios.relay import BOUND_S
-
-HELO = "client.test"
-
-
-@dataclass(frozen=True)
-class Offer:
-    sender: str
-    recipients: tuple[str, ...]
-    content: bytes
-    """With CRLF."""
-
 
 Client = Callable[[int, Path, Offer], None]
 """Port, a folder for files, what is to be sent. Raises where it was not accepted."""

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from tests.scenarios.clients import HELO
+from tests.scenarios.offers import HELO
 from tests.scenarios.programs import needed, nodemailer
 from tests.scenarios.relay import BOUND_S
 

@@ -34,6 +34,15 @@ class Sink(Protocol):
     def close(self) -> None: ...
 
 
+def answers(port: int) -> bool:
+    """Whether somebody listens there."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
 class Aiosmtpd:
     takes_utf8 = True
 
@@ -79,14 +88,7 @@ class SmtpSink:
             [*dying_with_us(), program, *user, "-d", "message.", f"127.0.0.1:{self.port}", "100"],
             cwd=self._folder,
         )
-        until(self._answers, "smtp-sink answers")
-
-    def _answers(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-        except OSError:
-            return False
-        return True
+        until(lambda: answers(self.port), "smtp-sink answers")
 
     def arrived(self) -> list[Arrived]:
         return [
