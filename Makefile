@@ -37,9 +37,10 @@ test: check ## Check, then run every test but the long ones
 test-long: setup ## Run the long tests: minutes of simulation and fuzzing
 	$(BIN)/pytest -n auto -m long -q --timeout 3600
 
-crash: setup ## Kill the processes and cut the power under load, and audit (KILLS=200 CUTS=100 RATE=600 SEED=)
+crash: setup ## Kill and cut the power under load, and audit (KILLS=200 CUTS=100 RATE=600 SEED= UPSTREAMS=3 TLS=no)
 	$(BIN)/python -m tests.scenarios.crash --kills $(or $(KILLS),200) --cuts $(or $(CUTS),100) \
-	  --rate $(or $(RATE),600) $(if $(SEED),--seed $(SEED))
+	  --rate $(or $(RATE),600) --upstreams $(or $(UPSTREAMS),3) $(if $(filter no,$(TLS)),--no-tls) \
+	  $(if $(SEED),--seed $(SEED))
 
 bench: setup ## Benchmarks beside Postfix (root, Debian's postfix, stunnel4; ARGS="[PART …] [--quick]")
 	$(BIN)/python -m bench $(ARGS)

@@ -7,6 +7,7 @@ What must hold once nothing is under way any more:
 - a copy that arrived again is *uncertain* in the ledger, once for each time; or it had arrived before a power
   cut, and the ledger calls it *uncertain (power)* behind that cut;
 - what arrived without having been acknowledged was *unanswered* to its client, as often;
+- a copy that arrived again came to the upstream where it was before, unless a power cut is between;
 - what was refused did not arrive, and what arrived is as it was offered;
 - history has counted everything once;
 - `dispatch spool verify` and `dispatch ledger verify` find nothing;
@@ -15,6 +16,7 @@ What must hold once nothing is under way any more:
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -112,6 +114,8 @@ class Audit(NamedTuple):
     """Copies to how often too often they arrived."""
     unexplained: list[str]
     """Those for which the ledger has fewer reasons."""
+    astray: list[str]
+    """Those that came to another upstream, though their relay had sent them whole."""
     repeated: int
     """Messages that arrived beside the acknowledged ones, because their clients had no answer."""
     uninvited: list[str]
@@ -132,6 +136,7 @@ class Audit(NamedTuple):
         return {
             "LOST": self.lost,
             "DOUBLED WITHOUT A NAME": self.unexplained,
+            "SENT ELSEWHERE AS WELL": self.astray,
             "DELIVERED UNINVITED": self.uninvited,
             "DAMAGED": self.books.damaged,
             "MISCOUNTED IN HISTORY": miscounted,
@@ -169,6 +174,7 @@ def audit(relay: Relay, books: Books) -> Audit:
         lost=_lost(books, ledger),
         again=again,
         unexplained=unexplained,
+        astray=[f"{copy.message_id} {copy.address}" for copy in again if _astray(copy, books)],
         repeated=repeated,
         uninvited=uninvited,
         miscounted={
@@ -196,6 +202,16 @@ def _reasons(copy: Copy, books: Books, ledger: LedgerBooks) -> int:
     marked_ms = max(ledger.power_ms.get(copy, ()), default=0)
     ended_by_cuts = {period for period in books.taken[copy] if period < len(books.cuts_ms)}
     return ledger.uncertain_copies[copy] + sum(books.cuts_ms[period] <= marked_ms for period in ended_by_cuts)
+
+
+def _astray(copy: Copy, books: Books) -> bool:
+    """It came to two upstreams with no power cut between: what may have arrived never fails over.
+
+    A cut may take from the ledger where the copy stood, and then it is tried from its route's beginning."""
+    arrivals = itertools.pairwise(zip(books.taken[copy], books.places[copy], strict=True))
+    return any(
+        cuts == cuts_then and place != place_then for (cuts, place), (cuts_then, place_then) in arrivals
+    )
 
 
 def _lost(books: Books, ledger: LedgerBooks) -> list[str]:

@@ -22,6 +22,7 @@ class Books:
     """Tokens so far."""
     acknowledged: dict[int, str] = field(default_factory=dict)
     """Token to the id in the 250."""
+    acknowledged_by_tls: int = 0
     refused: dict[int, str] = field(default_factory=dict)
     """Token to the reply after the end of data."""
     unanswered: Counter[int] = field(default_factory=Counter)
@@ -31,14 +32,18 @@ class Books:
     tokens: dict[str, int] = field(default_factory=dict)
     """Id to token, of all that the upstream took."""
     taken: dict[Copy, list[int]] = field(default_factory=dict)
-    """The upstream's, whether or not its answer arrived: how many power cuts had been, each time."""
+    """An upstream's, whether or not its answer arrived: how many power cuts had been, each time."""
+    places: dict[Copy, list[int]] = field(default_factory=dict)
+    """Of the same copies: which upstream, each time."""
     cuts_ms: list[int] = field(default_factory=list)
     """When the power was cut, milliseconds since 1970: after all had ended, before anything began anew."""
 
     damaged: list[str] = field(default_factory=list)
-    """What the upstream was sent and nobody had offered: how it began."""
+    """What an upstream was sent and nobody had offered: how it began."""
 
-    def take(self, token: int, message_id: str, addresses: list[str]) -> None:
+    def take(self, token: int, message_id: str, addresses: list[str], place: int) -> None:
         self.tokens[message_id] = token
         for address in addresses:
-            self.taken.setdefault(Copy(message_id, address), []).append(len(self.cuts_ms))
+            copy = Copy(message_id, address)
+            self.taken.setdefault(copy, []).append(len(self.cuts_ms))
+            self.places.setdefault(copy, []).append(place)

@@ -2,7 +2,10 @@
 
 By hand: `python -m tests.scenarios.crash --kills 200 --cuts 100 --rate 600`. Two relays live one after the
 other: one is killed, process by process and whole, the other loses power. Each strike comes at a moment at
-which `IN_FLIGHT_MIN` deliveries or more are under way at the upstream; `audit` says what must hold then.
+which `IN_FLIGHT_MIN` deliveries or more are under way at the upstreams; `audit` says what must hold then.
+
+Every second client speaks TLS, and there are several upstreams, of which one is away now and then, so that
+mail fails over; both can be left out (`Mix`).
 
 The seed repeats the order and the moments of the strikes, not what the processes happen to be doing then. A
 relay that did not hold is kept, with its log and with what each cut did.
@@ -24,8 +27,8 @@ from typing import NamedTuple
 
 from tests.scenarios.audit import Audit, audit
 from tests.scenarios.load import Load
-from tests.scenarios.recipe import Manners
-from tests.scenarios.relay import Relay, until
+from tests.scenarios.recipe import Manners, first_of_route, tables
+from tests.scenarios.relay import Relay, free_port, until
 from tests.scenarios.victims import TAKEN_BACK, Kills, PowerCuts, Strikes
 from tests.shim.control import Shim
 
@@ -42,11 +45,26 @@ LONG_EVERY = 10
 LONG_S = 6.0
 """One life in so many is so much longer: long enough for checkpoints."""
 CLIENTS = 40
-CONNECTIONS_TO_UPSTREAM = 50
+CONNECTIONS_TO_UPSTREAMS = 50
 MANNERS = Manners(thinking_share=0.9, dropped_share=0.005)
+AWAY_S = 0.5
+"""Of several upstreams, each now and then."""
+BREAKER = {"breaker_failures": 5, "breaker_open_seconds": 1}
 _FAULTS_SHOWN = 20
 
 Told = Callable[[str], object]
+
+
+class Mix(NamedTuple):
+    """What is there beside the ordinary."""
+
+    tls: bool = True
+    """Every second client speaks it."""
+    upstreams: int = 3
+    """With more than one, mail goes to the next where one is away."""
+
+
+MIXED = Mix()
 
 
 def silence(text: str) -> None:
@@ -58,7 +76,7 @@ class Struck(NamedTuple):
 
     victims: Counter[str]
     in_flight: list[int]
-    """At the upstream, at each strike."""
+    """At the upstreams, at each strike."""
     rate: float
     """Acknowledged in a second, between each return and the next strike."""
     took_s: float
@@ -66,6 +84,7 @@ class Struck(NamedTuple):
     """From a strike to so many messages acknowledged as there are clients."""
     taken_back: Counter[str]
     """By power cuts."""
+    upstreams: int
     stuck: list[str]
     """What was waited for in vain. The strikes ended there."""
     audit: Audit
@@ -80,6 +99,14 @@ class Struck(NamedTuple):
         return {**self.audit.faults, "STUCK": self.stuck, "TOO FEW IN FLIGHT": few}
 
     @property
+    def failed_over(self) -> int:
+        """Copies that arrived behind the first relay of their route."""
+        return sum(
+            places[-1] != first_of_route(copy.address, self.upstreams)
+            for copy, places in self.audit.books.places.items()
+        )
+
+    @property
     def rows(self) -> dict[str, object]:
         audit, books, counts = self.audit, self.audit.books, self.audit.ledger.counts
         return {
@@ -91,9 +118,11 @@ class Struck(NamedTuple):
             "took": f"{self.took_s:.0f} s",
             "messages offered": books.offered,
             "  acknowledged": len(books.acknowledged),
+            "    by TLS": books.acknowledged_by_tls,
             "  refused": len(books.refused),
             "  without an answer": books.unanswered.total(),
             "copies delivered": counts["delivered"],
+            "  by another relay than the first": self.failed_over,
             "  uncertain": counts["uncertain"],
             "  uncertain (power)": counts["uncertain_power"],
             "  arrived again": sum(audit.again.values()),
@@ -108,8 +137,8 @@ def table(columns: dict[str, Struck]) -> str:
     """One for all relays."""
     rows = {name: struck.rows for name, struck in columns.items()}
     names = next(iter(rows.values()), {})
-    lines = [f"{'':<30}" + "".join(f"{name:>14}" for name in rows)]
-    lines += [f"{name:<30}" + "".join(f"{column[name]!s:>14}" for column in rows.values()) for name in names]
+    lines = [f"{'':<36}" + "".join(f"{name:>14}" for name in rows)]
+    lines += [f"{name:<36}" + "".join(f"{column[name]!s:>14}" for column in rows.values()) for name in names]
     lines += [
         f"{name}: " + ", ".join(f"{count} {who}" for who, count in sorted(struck.victims.items()))
         for name, struck in columns.items()
@@ -117,26 +146,43 @@ def table(columns: dict[str, Struck]) -> str:
     return "\n".join(lines)
 
 
-def kill(folder: Path, *, kills: int, rate: float, seed: int, told: Told = silence) -> Struck:
+def kill(
+    folder: Path, *, kills: int, rate: float, seed: int, mix: Mix = MIXED, told: Told = silence
+) -> Struck:
     """A relay's life under `kill -9`."""
     relay = Relay(folder)
-    load = Load(relay.port, rate=rate, clients=CLIENTS, seed=seed, manners=MANNERS)
-    return _Run(relay, load, Kills(relay), seed, told).run(kills)
+    load = _load(relay, mix, rate, seed)
+    return _Run(relay, load, mix, Kills(relay), seed, told).run(kills)
 
 
-def cut_power(folder: Path, *, cuts: int, rate: float, seed: int, told: Told = silence) -> Struck:
+def cut_power(
+    folder: Path, *, cuts: int, rate: float, seed: int, mix: Mix = MIXED, told: Told = silence
+) -> Struck:
     """A relay's life with power cuts. Raises `NoCompiler`."""
     relay = Relay(folder)
-    load = Load(relay.port, rate=rate, clients=CLIENTS, seed=seed, manners=MANNERS)
+    load = _load(relay, mix, rate, seed)
     with Shim.on_tmpfs(relay.data) as shim:
         strikes = PowerCuts(relay, load, shim, folder / "cuts")
-        return _Run(relay, load, strikes, seed, told).run(cuts)
+        return _Run(relay, load, mix, strikes, seed, told).run(cuts)
+
+
+def _load(relay: Relay, mix: Mix, rate: float, seed: int) -> Load:
+    return Load(
+        relay.port,
+        rate=rate,
+        clients=CLIENTS,
+        seed=seed,
+        manners=MANNERS._replace(away_s=AWAY_S) if mix.upstreams > 1 else MANNERS,
+        tls_port=free_port() if mix.tls else None,
+        upstreams=mix.upstreams,
+    )
 
 
 class _Run:
-    def __init__(self, relay: Relay, load: Load, strikes: Strikes, seed: int, told: Told) -> None:
+    def __init__(self, relay: Relay, load: Load, mix: Mix, strikes: Strikes, seed: int, told: Told) -> None:
         self._relay = relay
         self._load = load
+        self._mix = mix
         self._strikes = strikes
         self._seed = seed
         self._told = told
@@ -155,9 +201,14 @@ class _Run:
             self._strikes.end()
 
     def _run(self, times: int) -> Struck:
-        relay = f'name = "upstream"\nhost = "127.0.0.1"\nport = {self._load.start_upstream()}\n'
-        relay += f"max_concurrency = {CONNECTIONS_TO_UPSTREAM}"
-        self._relay.configure(relay, logging={"log_delivered": False})
+        ports = self._load.start_upstreams()
+        relays = tables(ports, f"max_concurrency = {CONNECTIONS_TO_UPSTREAMS // len(ports)}")
+        self._relay.configure(
+            *relays,
+            listener={"tls_ports": self._load.tls_ports},
+            logging={"log_delivered": False},
+            queue=BREAKER if len(ports) > 1 else {},
+        )
         begun_s = time.monotonic()
         stuck = []
         try:
@@ -176,6 +227,7 @@ class _Run:
             took_s,
             self._longest_return_s,
             self._strikes.taken_back,
+            self._mix.upstreams,
             stuck,
             audit(self._relay, self._load.books),
         )
@@ -246,9 +298,12 @@ def main() -> int:
     parser.add_argument("--cuts", type=int, default=10)
     parser.add_argument("--rate", type=float, default=600, help="messages offered in a second")
     parser.add_argument("--rate-min", type=float, default=RATE_MIN, help="to be acknowledged in a second")
+    parser.add_argument("--no-tls", action="store_true", help="every client speaks in clear")
+    parser.add_argument("--upstreams", type=int, default=MIXED.upstreams, help="how many relays there are")
     parser.add_argument("--seed", type=int, default=None, help="of the order and the moments of the strikes")
     options = parser.parse_args()
     seed = random.randrange(1 << 32) if options.seed is None else options.seed
+    mix = Mix(not options.no_tls, options.upstreams)
     print(f"seed {seed}")
     folder = Path(tempfile.mkdtemp(prefix="dispatch-crash-"))
     columns: dict[str, Struck] = {}
@@ -256,11 +311,11 @@ def main() -> int:
     try:
         if options.kills:
             columns["kills"] = kill(
-                folder / "kills", kills=options.kills, rate=options.rate, seed=seed, told=print
+                folder / "kills", kills=options.kills, rate=options.rate, seed=seed, mix=mix, told=print
             )
         if options.cuts:
             columns["power cuts"] = cut_power(
-                folder / "power cuts", cuts=options.cuts, rate=options.rate, seed=seed, told=print
+                folder / "power cuts", cuts=options.cuts, rate=options.rate, seed=seed, mix=mix, told=print
             )
         held = True
     finally:

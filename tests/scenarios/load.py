@@ -1,13 +1,15 @@
-"""A load that keeps books: clients that pipeline over kept connections, and an upstream that notes mail.
+"""A load that keeps books: clients that pipeline over kept connections, and upstreams that note mail.
 
 Every message carries a token of its own. A client that lost its connection after its end of data does not
 know whether the message was accepted (RFC 1047): the token is *unanswered*, and is offered again, as real
 clients do. Both ends run on one event loop in a thread, so that a scenario may kill processes meanwhile.
+Where there is a port for TLS, every second connection goes there.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import threading
 import time
@@ -17,6 +19,7 @@ import uvloop
 from tests.scenarios.books import Books
 from tests.scenarios.noting_upstream import NotingUpstream
 from tests.scenarios.recipe import END_OF_DATA, Manners, content_of, envelope_of, recipients_of
+from tests.scenarios.secure_clients import unverified
 
 _TICK_S = 0.005
 _BURST_S = 0.1
@@ -29,16 +32,31 @@ class Load:
     """`start`, then at any time `stop_offering`, then `close`."""
 
     def __init__(
-        self, port: int, *, rate: float, clients: int, seed: int = 0, manners: Manners | None = None
+        self,
+        port: int,
+        *,
+        rate: float,
+        clients: int,
+        seed: int = 0,
+        manners: Manners | None = None,
+        tls_port: int | None = None,
+        upstreams: int = 1,
     ) -> None:
-        """`port` is the relay's; `rate` what is offered in a second, of all clients together."""
+        """The ports are the relay's; `rate` is what is offered in a second, of all clients together."""
         self.books = Books()
-        self._relay_port = port
+        self._entrances = itertools.cycle([port] if tls_port is None else [port, tls_port])
+        self._tls_port = tls_port
+        self._tls = unverified()
         self._rate = rate
         self._clients_count = clients
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._upstream = NotingUpstream(self.books, manners or Manners(), random.Random(seed))
+        self._upstreams = [
+            NotingUpstream(
+                self.books, manners or Manners(), random.Random(seed + place), place=place, places=upstreams
+            )
+            for place in range(upstreams)
+        ]
         self._clients: set[_Client] = set()
         self._dialling: set[asyncio.Task[None]] = set()
         self._idle: deque[_Client] = deque()
@@ -49,15 +67,15 @@ class Load:
         """Tokens that are on their way, or wait to be offered again."""
         self._stopping = False
         self._closing = False
-        self._upstream_ready = threading.Event()
+        self._upstreams_ready = threading.Event()
 
     # ------------------------------------------------------------ from the scenario's thread
 
-    def start_upstream(self) -> int:
-        """Its port."""
+    def start_upstreams(self) -> list[int]:
+        """Their ports."""
         self._thread.start()
-        assert self._upstream_ready.wait(10)
-        return self._upstream.port
+        assert self._upstreams_ready.wait(10)
+        return [upstream.port for upstream in self._upstreams]
 
     def start(self) -> None:
         self._loop.call_soon_threadsafe(self._begin)
@@ -67,18 +85,23 @@ class Load:
         self._stopping = True
 
     @property
+    def tls_ports(self) -> list[int]:
+        """Where the relay is to offer TLS."""
+        return [] if self._tls_port is None else [self._tls_port]
+
+    @property
     def all_answered(self) -> bool:
         return self._open == 0
 
     @property
     def in_flight(self) -> int:
-        """Transactions of which the upstream has something, and which have no final reply."""
-        return len(self._upstream.under_way)
+        """Transactions of which an upstream has something, and which have no final reply."""
+        return sum(len(upstream.under_way) for upstream in self._upstreams)
 
     @property
-    def upstream_is_alone(self) -> bool:
-        """All that was sent to it has arrived: nobody is connected."""
-        return not self._upstream.sessions
+    def upstreams_are_alone(self) -> bool:
+        """All that was sent to them has arrived: nobody is connected."""
+        return not any(upstream.sessions for upstream in self._upstreams)
 
     def close(self) -> None:
         if self._thread.is_alive():
@@ -90,8 +113,9 @@ class Load:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._upstream.start())
-        self._upstream_ready.set()
+        for upstream in self._upstreams:
+            self._loop.run_until_complete(upstream.start())
+        self._upstreams_ready.set()
         try:
             self._loop.run_forever()
         finally:
@@ -108,11 +132,12 @@ class Load:
         self._closing = True
         for client in list(self._clients):
             client.abort()
-        self._upstream.close()
+        for upstream in self._upstreams:
+            upstream.close()
         self._stop_when_closed()
 
     def _stop_when_closed(self) -> None:
-        if self._clients or self._upstream.sessions or self._dialling:
+        if self._clients or self._dialling or not self.upstreams_are_alone:
             self._loop.call_later(_TICK_S, self._stop_when_closed)
         else:
             self._loop.stop()
@@ -124,8 +149,10 @@ class Load:
             task.add_done_callback(self._dialling.discard)
 
     async def _try_to_connect(self) -> None:
+        port = next(self._entrances)
+        tls = self._tls if port == self._tls_port else None
         try:
-            await self._loop.create_connection(lambda: _Client(self), "127.0.0.1", self._relay_port)
+            await self._loop.create_connection(lambda: _Client(self), "127.0.0.1", port, ssl=tls)
         except OSError:
             self._loop.call_later(_AGAIN_S, self._connect)
 
@@ -195,6 +222,7 @@ class _Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
+        self._secured = transport.get_extra_info("ssl_object") is not None
         self._load.opened(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -228,6 +256,7 @@ class _Client(asyncio.Protocol):
         if step == "content" and code != 421:
             assert self._whole is not None
             self._load.answered(self._whole, code, text)
+            self._load.books.acknowledged_by_tls += self._secured and code == 250
             self._whole = None
             if self._envelope is None:
                 self._load.idle(self)

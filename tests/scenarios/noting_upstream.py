@@ -1,7 +1,8 @@
 """An upstream that notes whatever it takes, and how much is under way in it.
 
 It takes everything in the end: some at the second attempt, most after a moment, some without saying so. It
-notes a message at its end of data, before it answers or fails to: what is noted has arrived.
+notes a message at its end of data, before it answers or fails to: what is noted has arrived. Now and then it
+serves nobody for a while, so that mail goes to another one.
 """
 
 from __future__ import annotations
@@ -11,18 +12,24 @@ import random
 import re
 
 from tests.scenarios.books import Books
-from tests.scenarios.recipe import END_OF_DATA, Manners, content_of, deferred_first
+from tests.scenarios.recipe import AWAY_EVERY_S, END_OF_DATA, Manners, content_of, deferred_first
 
 _TOKEN = re.compile(rb"X-Token: (\d+)\r\n")
 _ID = re.compile(rb"\bid (spl_[0-9a-f]{32})")
 _OK = b"250 2.0.0 Ok\r\n"
+_AWAY = b"421 4.3.2 Not now\r\n"
 
 
 class NotingUpstream:
     """What its sessions share. Lives on the running loop."""
 
-    def __init__(self, books: Books, manners: Manners, chance: random.Random) -> None:
+    def __init__(
+        self, books: Books, manners: Manners, chance: random.Random, *, place: int = 0, places: int = 1
+    ) -> None:
+        """It is number `place` of so many."""
         self.books = books
+        self.place = place
+        self._away_from_s = place * AWAY_EVERY_S / places
         self.manners = manners
         self.chance = chance
         self.port = 0
@@ -44,6 +51,12 @@ class NotingUpstream:
         for session in list(self.sessions):
             session.abort()
 
+    @property
+    def away(self) -> bool:
+        """It serves nobody now."""
+        now_s = asyncio.get_running_loop().time()
+        return (now_s - self._away_from_s) % AWAY_EVERY_S < self.manners.away_s
+
     def takes(self, address: str, first: bool) -> bool:
         """Whether it takes the recipient now. `first`: it has taken none of the transaction yet."""
         if deferred_first(address):
@@ -62,11 +75,16 @@ class _Session(asyncio.Protocol):
         self._recipients: list[str] = []
         self._in_content = False
         self._thinking: asyncio.TimerHandle | None = None
+        self._gone = False
+        """It has said 421."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
         self._upstream.sessions.add(self)
-        self._write(b"220 upstream.test\r\n")
+        if self._upstream.away:
+            self._leave()
+        else:
+            self._write(b"220 upstream.test\r\n")
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._thinking is not None:
@@ -77,6 +95,11 @@ class _Session(asyncio.Protocol):
     def abort(self) -> None:
         self._transport.abort()  # type: ignore[attr-defined]  # uvloop's are no asyncio.Transport
 
+    def _leave(self) -> None:
+        self._gone = True
+        self._write(_AWAY)
+        self._transport.close()
+
     def _write(self, data: bytes) -> None:
         self._transport.write(data)  # type: ignore[attr-defined]  # uvloop's are no asyncio.Transport
 
@@ -85,7 +108,7 @@ class _Session(asyncio.Protocol):
         self._go_on()
 
     def _go_on(self) -> None:
-        while self._thinking is None and (part := self._next_part()) is not None:
+        while self._thinking is None and not self._gone and (part := self._next_part()) is not None:
             if self._in_content:
                 self._content(part)
             else:
@@ -114,6 +137,8 @@ class _Session(asyncio.Protocol):
                 self._write(b"250-upstream.test\r\n250-PIPELINING\r\n250 8BITMIME\r\n")
             case b"QUIT":
                 self._write(b"221 2.0.0 Bye\r\n")
+            case b"MAIL" if self._upstream.away:
+                self._leave()
             case _:
                 # MAIL begins a transaction, RSET ends one.
                 self._over()
@@ -147,7 +172,7 @@ class _Session(asyncio.Protocol):
         if token is None or message_id is None or not content.endswith(content_of(int(token[1]))):
             books.damaged.append(repr(content[:500]))
         else:
-            books.take(int(token[1]), message_id[1].decode(), self._recipients)
+            books.take(int(token[1]), message_id[1].decode(), self._recipients, self._upstream.place)
 
     def _thought(self) -> None:
         self._thinking = None

@@ -20,6 +20,7 @@ def judged(name: str, struck: Struck, seed: int) -> None:
     print(f"seed {seed}\n{table({name: struck})}")
     assert not {fault: found for fault, found in struck.faults.items() if found}
     assert struck.rate >= RATE_MIN
+    assert struck.failed_over and struck.audit.books.acknowledged_by_tls
 
 
 @pytest.mark.timeout(240)

@@ -57,7 +57,7 @@ def test_a_transaction_at_the_upstream_is_finished(relay: Relay, upstream: Upstr
 def test_clients_that_never_pause_do_not_hold_up_the_end(relay: Relay) -> None:
     load = Load(relay.port, rate=1e6, clients=4)  # more than they can: each always pipelines
     try:
-        port = load.start_upstream()
+        [port] = load.start_upstreams()
         relay.configure(f'name = "upstream"\nhost = "127.0.0.1"\nport = {port}').start()
         load.start()
         until(lambda: len(load.books.acknowledged) > 200, "there is load")

@@ -128,7 +128,7 @@ class PowerCuts:
     def _cut(self, random: Random) -> None:
         self._relay.kill()
         # What had left the relay has left it: it belongs to the time before the cut.
-        until(lambda: self._load.upstream_is_alone, "the upstream has read all that was sent")
+        until(lambda: self._load.upstreams_are_alone, "the upstreams have read all that was sent")
         self._power.close()
         report = self._shim.cut(random, self._marks.samples)
         self._load.books.cuts_ms.append(time.time_ns() // 1_000_000)
