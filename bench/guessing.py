@@ -30,6 +30,8 @@ from bench.parts import Effort, say, wait_for_quiet
 from bench.report import Aim, aims, paragraphs, quantiles, table
 
 GUESSES_PER_S = 200
+GUESSES_SHARE = 0.9
+"""With fewer of them answered, it was another test: the last ones wait for their hash when a turn ends."""
 ADDRESSES = 200
 SESSIONS_PER_S = 50
 WINDOW_S = 10.0
@@ -111,10 +113,13 @@ async def _sessions(port: int, login: Login, tls: ssl.SSLContext | None, count: 
     return taken
 
 
+def _guesses_per_s(turns: Turns) -> float:
+    return turns.guesses.total() / sum(turns.guessing_s)
+
+
 def _told(mode: str, turns: Turns) -> str:
-    total = turns.guesses.total()
     told = ", ".join(f"{code} to {amount:,}" for code, amount in turns.guesses.most_common())
-    return f"{mode}: {total / sum(turns.guessing_s):,.0f} guesses a second were answered: {told}."
+    return f"{mode}: {_guesses_per_s(turns):,.0f} guesses a second were answered: {told}."
 
 
 def _table(found: dict[str, Turns]) -> str:
@@ -134,6 +139,11 @@ def _table(found: dict[str, Turns]) -> str:
 def _aims(found: dict[str, Turns]) -> str:
     wanted = []
     for mode, turns in found.items():
+        per_s = _guesses_per_s(turns)
+        enough = per_s >= GUESSES_SHARE * GUESSES_PER_S
+        wanted.append(
+            Aim(f"{mode}: {GUESSES_PER_S} guesses a second, as wanted", f"{per_s:,.0f} were answered", enough)
+        )
         for place, what in enumerate(("of a session", "of accept")):
             quiet_ms, guessed_ms = (
                 quantiles([took[place] for took in taken])[2] for taken in (turns.quiet, turns.guessed)
