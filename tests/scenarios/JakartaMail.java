@@ -1,7 +1,7 @@
-// Sends messages with Jakarta Mail, by STARTTLS and with a login, all over one connection.
+// Sends messages with Jakarta Mail, all over one connection.
 //
-// java JakartaMail.java PORT HELO USER PASSWORD, and on standard input a line for each message: its file, the
-// sender and the recipients, with tabs between them.
+// java JakartaMail.java PORT HELO MODE [USER PASSWORD], where MODE is none, starttls or implicit, and on standard
+// input a line for each message: its file, the sender and the recipients, with tabs between them.
 
 import jakarta.mail.Session;
 import jakarta.mail.Transport;
@@ -18,8 +18,10 @@ public class JakartaMail {
   public static void main(String[] arguments) throws Exception {
     Properties properties = new Properties();
     properties.put("mail.smtp.localhost", arguments[1]);
-    properties.put("mail.smtp.auth", "true");
-    properties.put("mail.smtp.starttls.required", "true");
+    boolean login = arguments.length > 3;
+    properties.put("mail.smtp.auth", String.valueOf(login));
+    properties.put("mail.smtp.starttls.required", String.valueOf(arguments[2].equals("starttls")));
+    properties.put("mail.smtp.ssl.enable", String.valueOf(arguments[2].equals("implicit")));
     properties.put("mail.smtp.ssl.trust", "127.0.0.1");
     properties.put("mail.smtp.ssl.checkserveridentity", "false");
     properties.put("mail.mime.allowutf8", "true");
@@ -27,7 +29,9 @@ public class JakartaMail {
     BufferedReader orders =
         new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
     try (Transport transport = session.getTransport("smtp")) {
-      transport.connect("127.0.0.1", Integer.parseInt(arguments[0]), arguments[2], arguments[3]);
+      String user = login ? arguments[3] : null;
+      String password = login ? arguments[4] : null;
+      transport.connect("127.0.0.1", Integer.parseInt(arguments[0]), user, password);
       for (String order = orders.readLine(); order != null; order = orders.readLine()) {
         send(session, transport, order.split("\t"));
       }

@@ -1,4 +1,4 @@
-"""Postfix, Exim and a Java program hand mail in by STARTTLS and with a login: all of it arrives as it was.
+"""Postfix, Exim and a Java program hand mail in, in clear or by TLS and with a login: all arrives as it was.
 
 Fifty messages each: several recipients and a thousand, dots, 8-bit content, UTF-8 addresses, long lines,
 thirty megabytes. The largest are also handed in by the clients that people use.
@@ -6,11 +6,13 @@ thirty megabytes. The largest are also handed in by the clients that people use.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +22,8 @@ from tests.scenarios.exact_upstream import ExactUpstream, Taken
 from tests.scenarios.mail_servers import EximServer, MailServer, PostfixServer
 from tests.scenarios.offers import HEADER, HELO, INTERNATIONAL, OFFERS, YOU, Offer, without_our_trace
 from tests.scenarios.programs import jakarta_mail
-from tests.scenarios.relay import Relay, until
+from tests.scenarios.relay import Relay, free_port, until
+from tests.scenarios.secure_clients import Mode, Way
 
 from dispatch.security.passwords import hash_password
 
@@ -28,6 +31,7 @@ pytestmark = pytest.mark.timeout(600)  # programs may have to be installed first
 
 USER, PASSWORD = "gateway@example.org", "Correct-horse-battery"
 HASHED = hash_password(PASSWORD)
+MODES: tuple[Mode, ...] = ("none", "starttls", "implicit")
 MESSAGES = 50
 LARGE_BYTES = 30 << 20
 LIMITS = {"max_message_bytes": 40 << 20}
@@ -63,23 +67,29 @@ def upstream() -> Iterator[ExactUpstream]:
     one.close()
 
 
-@pytest.fixture
-def house(relay: Relay, upstream: ExactUpstream) -> Relay:
-    """A relay that takes mail from one login and from nobody else."""
-    relay.configure(upstream.table(), listener={"require_auth": True, **LIMITS})
+def opened(relay: Relay, upstream: ExactUpstream, mode: Mode) -> Way:
+    """The way into a relay that takes mail from one login only, or in clear from everybody."""
+    tls_port = free_port()
+    listener = {"tls_ports": [tls_port], "require_auth": mode != "none", **LIMITS}
+    relay.configure(upstream.table(), listener=listener)
     with relay.config.open("a") as file:
         file.write(f"[[logins]]\nname = {json.dumps(USER)}\npassword = {json.dumps(HASHED)}\n")
-    return relay.start()
+    relay.start()
+    if mode == "none":
+        return Way(relay.port, mode)
+    return Way(tls_port if mode == "implicit" else relay.port, mode, USER, PASSWORD)
 
 
-@pytest.fixture(params=["postfix", pytest.param("exim", marks=pytest.mark.long)])
-def server(request: pytest.FixtureRequest, house: Relay) -> Iterator[MailServer]:
+@contextmanager
+def running(kind: str, way: Way) -> Iterator[MailServer]:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
-        one = SERVERS[request.param](Path(folder), house.port, USER, PASSWORD)
-        one.start()
-        yield one
-        one.stop()
+        server = SERVERS[kind](Path(folder), way)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 def all_taken(relay: Relay, upstream: ExactUpstream, expected: int, what: str) -> dict[int, Taken]:
@@ -114,32 +124,48 @@ def assert_as_offered(
         assert same, (number, len(rest), len(offer.content), rest[:600])
 
 
-def assert_secured(taken: dict[int, Taken]) -> None:
-    """By TLS and with a login, as our `Received` says (RFC 3848, RFC 6531 section 4.3)."""
+def assert_came(taken: dict[int, Taken], mode: Mode) -> None:
+    """By TLS and with a login, or in clear, as our `Received` says (RFC 3848, RFC 6531 section 4.3)."""
+    how = rb"(ESMTP|UTF8SMTP)\s+id " if mode == "none" else rb"(ESMTPSA|UTF8SMTPSA)\s+\(TLSv1\.3 "
     for one in taken.values():
-        assert re.match(rb"[^;]+ with (ESMTPSA|UTF8SMTPSA)\s+\(TLSv1\.3 ", one.content), one.content[:600]
+        assert re.match(rb"[^;]+ with " + how, one.content), one.content[:600]
 
 
+@pytest.mark.parametrize(
+    ("kind", "mode"),
+    [
+        ("postfix", "starttls"),
+        *(
+            pytest.param(kind, mode, marks=pytest.mark.long)
+            for kind, mode in itertools.product(SERVERS, MODES)
+            if (kind, mode) != ("postfix", "starttls")
+        ),
+    ],
+)
 def test_a_mail_server_sends_everything_through_us(
-    house: Relay, upstream: ExactUpstream, server: MailServer, tmp_path: Path, request: pytest.FixtureRequest
+    relay: Relay, upstream: ExactUpstream, kind: str, mode: Mode, tmp_path: Path
 ) -> None:
     offered = offers()
-    for offer in offered:
-        with_smtplib(server.port, tmp_path, offer)
-    try:
-        taken = all_taken(house, upstream, MESSAGES, "the server")
-        assert_as_offered(taken, offered, server.name, own=True)
-        assert_secured(taken)
-    except AssertionError as error:
-        error.add_note(server.log()[-3_000:])
-        raise
+    with running(kind, opened(relay, upstream, mode)) as server:
+        for offer in offered:
+            with_smtplib(server.port, tmp_path, offer)
+        try:
+            taken = all_taken(relay, upstream, MESSAGES, "the server")
+            assert_as_offered(taken, offered, server.name, own=True)
+            assert_came(taken, mode)
+        except AssertionError as error:
+            error.add_note(server.log()[-3_000:])
+            raise
 
 
 @pytest.mark.long
+@pytest.mark.parametrize("mode", MODES)
 def test_a_java_program_sends_everything_through_us(
-    house: Relay, upstream: ExactUpstream, tmp_path: Path
+    relay: Relay, upstream: ExactUpstream, mode: Mode, tmp_path: Path
 ) -> None:
     java, classes = jakarta_mail()
+    way = opened(relay, upstream, mode)
+    login = [] if way.user is None else [way.user, way.password]
     offered = offers()
     orders = []
     for number, offer in enumerate(offered):
@@ -148,16 +174,16 @@ def test_a_java_program_sends_everything_through_us(
         orders.append("\t".join([str(file), offer.sender, *offer.recipients]))
     program = Path(__file__).with_name("JakartaMail.java")
     done = subprocess.run(
-        [java, "-cp", classes, str(program), str(house.port), HELO, USER, PASSWORD],
+        [java, "-cp", classes, str(program), str(way.port), HELO, mode, *login],
         input="\n".join(orders).encode(),
         capture_output=True,
         timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
-    taken = all_taken(house, upstream, MESSAGES, "the program")
+    taken = all_taken(relay, upstream, MESSAGES, "the program")
     assert_as_offered(taken, offered, HELO)
-    assert_secured(taken)
+    assert_came(taken, mode)
 
 
 @pytest.mark.long
