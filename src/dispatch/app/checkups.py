@@ -14,8 +14,9 @@ from functools import partial
 import msgspec
 
 from dispatch.app.configuring import Configuring
-from dispatch.app.lanes import departure, smart_host
+from dispatch.app.lanes import departure, direct_template, dnssec_from, ourselves, smart_host
 from dispatch.app.machine import Machine
+from dispatch.app.mail_policies import MailPolicies
 from dispatch.app.tokens import TokenSources
 from dispatch.mail.envelope import Envelope, Recipient
 from dispatch.mail.ids import new_message_id, spool_form
@@ -23,9 +24,10 @@ from dispatch.mail.message import Message, Origin, Summary
 from dispatch.mail.report import CHECK_RESULT, CheckStep
 from dispatch.mime.trace import front_fields
 from dispatch.observe import Reporter
+from dispatch.policy.mail_domains import destination
 from dispatch.ports import Leave, Transaction
-from dispatch.relays.checkup import Checkup
-from dispatch.relays.smart_host import Timeouts, TokenSource
+from dispatch.relays.checkup import Checkup, Direct, Means
+from dispatch.relays.smart_host import SmartHost, Timeouts, TokenSource
 from dispatch.settings import Relay, Settings
 from dispatch.settings.kinds import shown
 from dispatch.settings.renewed_tokens import RenewedToken
@@ -72,18 +74,12 @@ class Checkups:
             return
         machine, told = self._machine, asyncio.Queue[CheckStep | None]()
         worker = machine.threads.worker("test")
-        tokens = self._tokens(relay) if relay.oauth_provider else None
-        host = msgspec.structs.replace(smart_host(settings, relay, tokens), timeouts=PATIENCE)
-        checkup = Checkup(
-            host,
-            clock=machine.clock,
-            network=machine.network,
-            resolver=machine.resolver(relay.dns_servers),
-            chance=machine.chance,
-            worker=worker,
-            tell=told.put_nowait,
-            over=partial(told.put_nowait, None),
-        )
+        host, direct = self._host(settings, relay, test)
+        asks = machine.resolver
+        resolver = asks((), "none") if direct is None else asks(relay.dns_servers, dnssec_from(relay))
+        means = Means(machine.clock, machine.network, resolver, machine.chance, worker)
+        over = partial(told.put_nowait, None)
+        checkup = Checkup(host, means, tell=told.put_nowait, over=over, direct=direct)
         expired = machine.clock.call_later(WHOLE_S, partial(_expire, checkup, told))
         try:
             checkup.start(self._letter(settings, relay, test) if test.recipient else None)
@@ -93,6 +89,16 @@ class Checkups:
             expired.cancel()
             checkup.stop()
             worker.close()
+
+    def _host(self, settings: Settings, relay: Relay, test: TestRelay) -> tuple[SmartHost, Direct | None]:
+        replace = msgspec.structs.replace
+        if relay.kind == "direct":
+            domain = destination(test.recipient)
+            template = replace(direct_template(settings, relay), hosts=(domain,), lookup="mx")
+            policies = MailPolicies(self._machine).of(relay)
+            return replace(template, timeouts=PATIENCE), Direct(ourselves(settings, relay), policies)
+        tokens = self._tokens(relay) if relay.oauth_provider else None
+        return replace(smart_host(settings, relay, tokens), timeouts=PATIENCE), None
 
     def _tokens(self, relay: Relay) -> TokenSource:
         configuring = self._configuring
@@ -139,6 +145,8 @@ def _mistakes(relay: Relay, test: TestRelay) -> tuple[str, ...]:
     if relay.kind == "capture":
         return (f"relay {relay.name} is the local inbox: there is nothing to be reached",)
     if not test.recipient:
+        if relay.kind == "direct":
+            return (f"relay {relay.name} delivers directly: name a recipient (--to), whose domain is tried",)
         return ()
     named = (("sender", test.sender), ("recipient", test.recipient))
     wrong = [f"{what} {shown(address)} is no address" for what, address in named if not _is_address(address)]

@@ -50,6 +50,8 @@ WELL_S = 1.0
 IN_HAND_SLOTS = 16_384
 """The bound on transactions under way, of all relays together."""
 
+_REQUESTS = msgspec.msgpack.Decoder(Request)
+
 PARKED_GONE = (
     "parked.db is gone, and with it the mail that waited in it; `dispatch ledger verify` names this mail. "
     "To get it back, stop the relay and put the file back, or `dispatch spool export` what the mail log "
@@ -116,9 +118,8 @@ async def start_delivery(
     # So that the next start need not read again what this one has.
     seams.book.once_durable(housekeeping.write_checkpoint)
     hints = machine.neighbours.hear("delivery", scheduler.wake)
-    bus = machine.neighbours.serve(
-        "delivery", msgspec.msgpack.Decoder(Request), Orders(scheduler, seams, paused).handle, report
-    )
+    orders = Orders(scheduler, seams, paused)
+    bus = machine.neighbours.serve("delivery", _REQUESTS, orders.handle, report)
     service = DeliveryService(
         scheduler,
         housekeeping,
@@ -131,8 +132,7 @@ async def start_delivery(
     )
 
     def apply() -> None:
-        new = watch.take()
-        if new is not None:
+        if (new := watch.take()) is not None:
             if maker.suppressed is not watch.suppressed:
                 maker.suppressed = watch.suppressed
                 # What stands in line is looked at again, as everything is that the parked store hands out.

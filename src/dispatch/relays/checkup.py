@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import partial
-from typing import NoReturn, cast
+from typing import NamedTuple, NoReturn, cast
 
 import msgspec
 
@@ -27,10 +27,12 @@ from dispatch.mail.reply import Reply
 from dispatch.mail.report import CHECK_RESULT, CheckStep, Fault, FaultKind, Report, Stage
 from dispatch.policy.verdict import judge
 from dispatch.ports import Chance, Clock, NameFault, Network, Resolver, Transaction, Worker
-from dispatch.relays.addresses import NullMx, Whereabouts, is_address
+from dispatch.relays.addresses import Exchangers, LoopsBack, NullMx, Whereabouts, is_address
+from dispatch.relays.direct_domain import DomainUpstream, Ourselves, demands_of
 from dispatch.relays.smart_host import SmartHost, TokenSource, Trust
 from dispatch.relays.smtp_connection import Job, SmtpConnection, Terms, peer_name
 from dispatch.relays.smtp_dial import Dial, Upstream
+from dispatch.relays.sts import StsPolicies
 from dispatch.security.peer import certificate_in_words
 from dispatch.security.tls import describe, explain
 from dispatch.smtp.client_auth import Credentials
@@ -59,6 +61,23 @@ _COMMANDS = {
 Tell = Callable[[CheckStep], None]
 
 
+class Means(NamedTuple):
+    """What the session stands on."""
+
+    clock: Clock
+    network: Network
+    resolver: Resolver | None
+    chance: Chance | None
+    worker: Worker
+
+
+class Direct(NamedTuple):
+    """What direct delivery knows besides."""
+
+    ourselves: Ourselves
+    policies: StsPolicies | None
+
+
 class Telling:
     """Makes steps of what happens; each takes the time since the one before it, unless it knows better."""
 
@@ -83,46 +102,37 @@ class Checkup:
     def __init__(
         self,
         host: SmartHost,
+        means: Means,
         *,
-        clock: Clock,
-        network: Network,
-        resolver: Resolver | None,
-        chance: Chance | None,
-        worker: Worker,
         tell: Tell,
         over: Callable[[], None],
+        direct: Direct | None = None,
         only_certificate: bool = False,
     ) -> None:
-        """`only_certificate`: tell of nothing else, and log nobody in."""
+        """`direct`: the host is a mail domain, to which mail goes directly. `only_certificate`: tell of it
+        alone, and log nobody in."""
+        clock = means.clock
         telling = Telling(clock, (lambda step: None) if only_certificate else tell)
         said = Telling(clock, tell) if only_certificate else telling
         source = host.credentials
         if source is not None and not isinstance(source, Credentials):
             host = msgspec.structs.replace(host, credentials=partial(_told_token, source, telling))
         self._host = host
-        self._clock = clock
-        self._worker = worker
+        self._means = means
         self._telling = telling
         self._over = over
-        self._again = (
-            None
-            if only_certificate
-            else partial(
-                Checkup,
-                _unverified(host),
-                clock=clock,
-                network=network,
-                resolver=resolver,
-                chance=chance,
-                worker=worker,
-                tell=tell,
-                over=over,
-                only_certificate=True,
-            )
+        self._again = partial(
+            Checkup, _unverified(host), means, tell=tell, over=over, direct=direct, only_certificate=True
         )
-        where = _ToldWhereabouts(clock, resolver, chance, host.source_address, telling)
-        self._network = _ToldNetwork(network, telling, said.say)
-        self._upstream = Upstream(host, clock, self._network, where)
+        self._only_certificate = only_certificate
+        where = _ToldWhereabouts(clock, means.resolver, means.chance, host.source_address, telling)
+        self._network = _ToldNetwork(means.network, telling, said.say)
+        if direct is None:
+            self._upstream = Upstream(host, clock, self._network, where)
+        else:
+            demands = demands_of(host, self._network, direct.policies)
+            self._upstream = DomainUpstream(host, clock, self._network, where, direct.ourselves, demands)
+        self._direct = direct is not None
         self._transaction: Transaction | None = None
         self._dial: Dial | None = None
         self._second: Checkup | None = None
@@ -152,11 +162,13 @@ class Checkup:
         return False
 
     def make(self, terms: Terms) -> SmtpConnection:
+        if terms.demanded:
+            self._telling.say("demand", True, terms.demanded)
         return SmtpConnection(
             self,
             self._host,
-            self._clock,
-            self._worker,
+            self._means.clock,
+            self._means.worker,
             _no_file,
             terms,
             pipelining=False,
@@ -169,7 +181,7 @@ class Checkup:
         report = Report(ended.stage or Stage.CONNECT, (ended.reply,), None if ended.reply else _fault(ended))
         self._result(report)
         distrusted = ended.fault is not None and ended.fault.kind is FaultKind.TLS
-        if distrusted and self._again is not None and not self._network.shown:
+        if distrusted and not (self._only_certificate or self._network.shown):
             self._second = self._again()
             self._second.start()
             return
@@ -222,7 +234,7 @@ class Checkup:
         self._telling.say(what, reply.code < 400, str(reply))
 
     def _result(self, report: Report) -> None:
-        outcome = judge(report)[0]
+        outcome = judge(report, direct=self._direct)[0]
         self._telling.say(CHECK_RESULT, outcome.move is Move.DELIVER, outcome.reason)
 
     def _end(self) -> None:
@@ -245,21 +257,25 @@ class _ToldWhereabouts(Whereabouts):
         super().__init__(clock, resolver, chance, source_address)
         self._telling = telling
 
-    async def hosts_of(self, domain: str) -> list[str]:
-        what, since_s = f"MX of {domain}", self._telling.now_s()
+    async def exchangers(self, domain: str, own_names: Set[str] = frozenset()) -> Exchangers:
+        what, since_s = f"MX of {domain.rstrip('.')}", self._telling.now_s()
         try:
-            hosts = await super().hosts_of(domain)
+            found = await super().exchangers(domain, own_names)
+        except LoopsBack:
+            self._telling.say(what, False, "they name this relay", since_s)
+            raise
         except NullMx:
             self._telling.say(what, False, "the domain takes no mail (null MX)", since_s)
             raise
         except NameFault as fault:
             self._telling.say(what, False, str(fault), since_s)
             raise
-        self._telling.say(what, True, ", ".join(hosts), since_s)
-        return hosts
+        words = ", ".join(name.rstrip(".") for name in found.names)
+        self._telling.say(what, True, "none: it is its own host" if found.own_host else words, since_s)
+        return found
 
     async def addresses_of(self, host: str) -> list[str]:
-        what, since_s = f"addresses of {host}", self._telling.now_s()
+        what, since_s = f"addresses of {host.rstrip('.')}", self._telling.now_s()
         try:
             addresses = await super().addresses_of(host)
         except NameFault as fault:

@@ -31,12 +31,11 @@ from dispatch.mail.report import Fault, FaultKind, Report, Stage
 from dispatch.policy.mail_domains import destination
 from dispatch.ports import Chance, Clock, Network, Resolver, Transaction, Worker
 from dispatch.relays.addresses import Whereabouts
-from dispatch.relays.direct_domain import Demands, DomainUpstream, Ourselves
-from dispatch.relays.smart_host import SmartHost, Trust
+from dispatch.relays.direct_domain import DomainUpstream, Ourselves, demands_of
+from dispatch.relays.smart_host import SmartHost
 from dispatch.relays.smtp import SmtpRelay
 from dispatch.relays.smtp_content import OpenContent
 from dispatch.relays.smtp_dial import FINAL
-from dispatch.relays.smtp_tls import ClientTls
 from dispatch.relays.sts import StsPolicies
 
 REST_S = 15.0
@@ -116,12 +115,7 @@ class DirectRelay:
         self._open_content = open_content
         self._resolver = resolver
         self._chance = chance
-        handshake_s = template.timeouts.handshake_s
-        self._demands = Demands(
-            ClientTls(Trust(verify=False), network, handshake_s),
-            ClientTls(template.trust, network, handshake_s, "MTA-STS"),
-            policies,
-        )
+        self._demands = demands_of(template, network, policies)
         self._domains: dict[str, _Domain] = {}
         self._idle: dict[str, _Domain] = {}
         """Those without work; that which has been for longest comes first."""

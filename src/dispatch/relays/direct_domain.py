@@ -29,10 +29,10 @@ from dispatch.policy.mta_sts import Policy
 from dispatch.ports import Clock, NameFault, Network
 from dispatch.relays.addresses import LoopsBack, Whereabouts, family_of
 from dispatch.relays.dane import DaneTls
-from dispatch.relays.smart_host import SmartHost
+from dispatch.relays.smart_host import SmartHost, Trust
 from dispatch.relays.smtp_connection import Terms
 from dispatch.relays.smtp_dial import Unusable, Upstream
-from dispatch.relays.smtp_tls import SessionTls
+from dispatch.relays.smtp_tls import ClientTls, SessionTls
 from dispatch.relays.sts import StsPolicies
 from dispatch.smtp.client_auth import Credentials
 
@@ -57,6 +57,16 @@ class Demands(NamedTuple):
     verified_tls: SessionTls
     policies: StsPolicies | None
     """None: no domain is asked for one."""
+
+
+def demands_of(template: SmartHost, network: Network, policies: StsPolicies | None) -> Demands:
+    """With the trust of `template` for what a policy wants verified."""
+    handshake_s = template.timeouts.handshake_s
+    return Demands(
+        ClientTls(Trust(verify=False), network, handshake_s),
+        ClientTls(template.trust, network, handshake_s, "MTA-STS"),
+        policies,
+    )
 
 
 class DomainUpstream(Upstream):

@@ -16,7 +16,8 @@ from dispatch.mail.ids import new_message_id
 from dispatch.mail.message import Message, Origin, Summary
 from dispatch.mail.report import CHECK_RESULT, CheckStep
 from dispatch.ports import Transaction
-from dispatch.relays.checkup import CERTIFICATE, Checkup
+from dispatch.relays.checkup import CERTIFICATE, Checkup, Direct, Means
+from dispatch.relays.direct_domain import Ourselves
 from dispatch.relays.smart_host import SmartHost, Trust
 from dispatch.runtime.machine import SystemClock, SystemNetwork, SystemWorker
 from dispatch.smtp.client_auth import Credentials
@@ -28,7 +29,12 @@ CONTENT = b"Subject: a test\r\n\r\nhello\r\n"
 
 
 async def tried(
-    port: int, *, letter: bool = False, names: MemoryNames | None = None, **settings: object
+    port: int,
+    *,
+    letter: bool = False,
+    names: MemoryNames | None = None,
+    direct: Direct | None = None,
+    **settings: object,
 ) -> list[CheckStep]:
     loop = asyncio.get_running_loop()
     steps: list[CheckStep] = []
@@ -37,13 +43,10 @@ async def tried(
     given = {"hosts": ("127.0.0.1",), "port": port, "helo_name": "client.example", "timeouts": SHORT}
     checkup = Checkup(
         SmartHost(**(given | settings)),  # type: ignore[arg-type]
-        clock=SystemClock(loop),
-        network=SystemNetwork(loop),
-        resolver=names,
-        chance=None,
-        worker=worker,
+        Means(SystemClock(loop), SystemNetwork(loop), names, None, worker),
         tell=steps.append,
         over=over.set,
+        direct=direct,
     )
     try:
         checkup.start(_letter() if letter else None)
@@ -166,6 +169,24 @@ async def test_names_are_told_with_what_dns_says(authority: Authority) -> None:
         ("addresses of up.example.org", True, "127.0.0.1"),
     ]
     assert result(steps).fine
+
+
+@on_a_loop
+async def test_a_mail_domain_is_looked_up_as_direct_delivery_does(authority: Authority) -> None:
+    names = MemoryNames()
+    names.exchangers["example.org."] = ((10, "mx.example.org"),)
+    names.hosts["mx.example.org."] = ("127.0.0.1",)
+    direct = Direct(Ourselves(), None)
+    async with running(Upstream(authority.context()[0])) as port:
+        steps = await tried(port, letter=True, names=names, direct=direct, hosts=("example.org",), tls="auto")
+    assert names_of(steps)[:3] == [
+        "MX of example.org",
+        "addresses of mx.example.org",
+        f"connect to 127.0.0.1:{port}",
+    ]
+    assert result(steps).fine
+    nobody = await tried(1, names=names, direct=direct, hosts=("nowhere.example",))
+    assert "no such mail domain" in result(nobody).words
 
 
 @on_a_loop
