@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import ssl
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import NamedTuple
 
 import pytest
+import trustme
 from tests.scenarios.name_server import NameServer
 from tests.scenarios.relay import Relay, until
 from tests.scenarios.upstream import STALL, Upstream, always
@@ -70,6 +73,29 @@ def test_one_message_to_domains_of_which_one_is_down_and_some_take_no_mail(
     until(lambda: domains.down.delivered, "it is up again, and its mail follows")
     assert [each.recipients for each in domains.up.received] == [["a@up.test", "c@UP.test"], ["g@up.test"]]
     assert [each.recipients for each in domains.down.received] == [["b@down.test"]]
+
+
+def test_mail_goes_to_the_host_that_shows_the_certificate_named_in_dns_and_not_to_another(
+    relay: Relay, domains: Domains
+) -> None:
+    for host, upstream in (("mx.up.test", domains.up), ("mx.down.test", domains.down)):
+        shown, named = (trustme.CA().issue_cert(host) for _ in range(2))
+        upstream.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        shown.configure_cert(upstream.tls)
+        pem = (shown if upstream is domains.up else named).cert_chain_pems[0].bytes().decode()
+        digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
+        domains.dns.records[f"_{upstream.port}._tcp.{host}.", "TLSA"] = [f"3 0 1 {digest}"]
+    domains.dns.records["down.test.", "MX"] = ["10 mx.down.test."]
+    relay.configure(domains.table()).start()
+    message_id = relay.send(to=("a@up.test", "b@down.test"))
+    until(lambda: domains.up.delivered, "the host that shows it has its mail")
+    until(lambda: relay.said("retrying", id=message_id), "the other one is to be tried again")
+    story = relay.story(message_id)
+    [delivered] = [each for each in story["timeline"] if each["move"] == "deliver"]
+    assert delivered["tls"].endswith(" (DANE)")
+    [row] = relay.queue("--recipient", "b@down.test")
+    assert "its certificate is not the one that its TLSA records name" in row["reason"]
+    assert domains.down.count("MAIL") == 0
 
 
 def test_a_domain_that_is_slow_has_its_few_connections_and_the_others_have_theirs(

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 Step = str
@@ -77,6 +79,8 @@ class Upstream:
     received: list[Received] = field(default_factory=list)
     connections: int = 0
     address: str = "127.0.0.1"
+    tls: ssl.SSLContext | None = None
+    """With it, STARTTLS is offered; before, the script is not asked."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -152,13 +156,23 @@ class Upstream:
 
     def _serve(self, connection: socket.socket) -> None:
         try:
-            with connection, connection.makefile("rb") as lines:
-                _Conversation(self, connection, lines.readline).run()
+            with ExitStack() as stack:
+                stack.enter_context(connection)
+                lines = stack.enter_context(connection.makefile("rb"))
+                _Conversation(self, connection, lines.readline, stack).run()
         except OSError:
             pass
         finally:
             with self._lock:
                 self._open.discard(connection)
+
+    def secured(self, connection: socket.socket, tls: ssl.SSLContext) -> ssl.SSLSocket:
+        """The same connection, over TLS."""
+        secured = tls.wrap_socket(connection, server_side=True)
+        with self._lock:
+            self._open.discard(connection)
+            self._open.add(secured)
+        return secured
 
     def answer(self, step: Step, argument: str) -> str:
         with self._lock:
@@ -175,7 +189,14 @@ class _Dropped(OSError):
 
 
 class _Conversation:
-    def __init__(self, upstream: Upstream, connection: socket.socket, readline: Callable[[], bytes]) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        connection: socket.socket,
+        readline: Callable[[], bytes],
+        stack: ExitStack,
+    ) -> None:
+        self._stack = stack
         self._upstream = upstream
         self._connection = connection
         self._readline = readline
@@ -188,6 +209,9 @@ class _Conversation:
         while line := self._readline():
             verb, _, argument = line.decode().strip().partition(" ")
             verb = "EHLO" if verb == "HELO" else verb.upper()
+            if self._upstream.tls is not None and not isinstance(self._connection, ssl.SSLSocket):
+                self._before_tls(verb, self._upstream.tls)
+                continue
             answer = self._upstream.answer(verb, argument)
             if verb == "MAIL" and answer.startswith("2"):
                 self._reverse_path, self._recipients = _path(argument), []
@@ -202,6 +226,16 @@ class _Conversation:
                 continue
             if self._say(answer) or verb == "QUIT":
                 return
+
+    def _before_tls(self, verb: str, tls: ssl.SSLContext) -> None:
+        if verb == "EHLO":
+            self._say("250-upstream.test\r\n250 STARTTLS")
+        elif verb != "STARTTLS":
+            self._say("530 5.7.0 Must issue a STARTTLS command first")
+        else:
+            self._say("220 2.0.0 Go ahead")
+            self._connection = self._stack.enter_context(self._upstream.secured(self._connection, tls))
+            self._readline = self._stack.enter_context(self._connection.makefile("rb")).readline
 
     def _take_content(self) -> bool:
         lines: list[bytes] = []

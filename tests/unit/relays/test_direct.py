@@ -316,6 +316,10 @@ async def test_what_waiting_does_not_mend_is_told_as_it_is() -> None:
         assert await at.refused(key, "x@gone.example") == (Stage.CONNECT, FaultKind.NO_DOMAIN)
     assert at.names is not None
     assert at.names.asked.count("gone.example.") == 2, "MX and addresses, once"
+    for number in range(3):
+        await at.advance(REST_S)
+        await at.refused(f"again {number}", "x@gone.example")
+    assert at.names.asked.count("gone.example.") == 8, "its rests do not grow"
 
 
 @on_a_loop
