@@ -275,6 +275,16 @@ def test_a_relay_is_tried_out_where_no_relay_runs(data: list[str], capsys: Out) 
     assert capsys.readouterr().out == "There is no relay.\n", "nothing was stored"
 
 
+def test_a_relay_that_delivers_directly_is_tried_out_with_a_recipient(data: list[str], capsys: Out) -> None:
+    direct = ["relay", "test", "out", "kind=direct", "port=1"]
+    assert run([*direct, *data]) == os.EX_DATAERR
+    assert "name a recipient (--to)" in capsys.readouterr().err
+    assert run([*direct, "--to", "x@[127.0.0.1]", *data]) == os.EX_UNAVAILABLE
+    out = capsys.readouterr().out
+    assert "connect to 127.0.0.1:1" in out
+    assert "the domain's host could not be used (connect): connection refused" in out
+
+
 def test_addresses_are_suppressed_by_command(
     data: list[str], capsys: Out, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
