@@ -22,6 +22,7 @@ from dispatch.intake.requests import DoorRequest, Doors
 from dispatch.intake.service import IntakeService
 from dispatch.intake.smtp_session import Desk, SessionRules
 from dispatch.intake.submit import Answer, Request, Submit, Submitting
+from dispatch.mail.address import mask_address
 from dispatch.mail.message import Origin
 from dispatch.observe import Reporter
 from dispatch.policy.admission import REFUSAL_KINDS, RateLimits, Refusal
@@ -38,6 +39,7 @@ from dispatch.security.tls import server_context
 from dispatch.security.verifying import Verifier
 from dispatch.settings import Settings, intake_router
 from dispatch.settings.login_keys import Login
+from dispatch.settings.model import Logging
 from dispatch.smtp.sasl import MECHANISMS
 from dispatch.smtp.server import ServerSettings
 from dispatch.spool.content import ContentFolder
@@ -231,7 +233,7 @@ class InForce:
         free_mb = "unknown: the disk cannot be asked" if free is None else free >> 20
         self._report("disk_level", level=level.name.lower(), free_mb=free_mb)
 
-    def _refused(self, refusal: Refusal, origin: Origin) -> None:
+    def _refused(self, refusal: Refusal, origin: Origin, sender: str | None, recipient: str) -> None:
         count = self._refusals[refusal.kind]
         count.store(count.load() + 1)
         if self._watch.settings.logging.log_denied:
@@ -240,9 +242,21 @@ class InForce:
                 kind=refusal.kind,
                 client=origin.client_address,
                 name=origin.client_name or None,
+                login=origin.login,
+                **_parties(self._watch.settings.logging, sender, recipient),
                 reply=str(refusal.reply),
                 why=refusal.reason,
             )
+
+
+def _parties(rules: Logging, sender: str | None, recipient: str) -> dict[str, str | None]:
+    """Sender and recipient as the log has them."""
+    if rules.mask_recipient and recipient:
+        recipient = mask_address(recipient)
+    return {
+        "from": None if sender is None else f"<{sender}>",
+        "to": f"<{recipient}>" if recipient else None,
+    }
 
 
 async def start_intake(

@@ -118,8 +118,9 @@ class Desk(msgspec.Struct):
     source_allowed: Callable[[str], bool]
     """Whether an address may submit mail (`listener.allowed_cidrs`)."""
     disk_level: Callable[[], DiskLevel]
-    refused: Callable[[Refusal, Origin], None]
-    """Counts and logs a refusal."""
+    refused: Callable[[Refusal, Origin, str | None, str], None]
+    """Counts and logs a refusal: of this client, with the sender that it named (None: it had not), and of this
+    recipient (empty: of no single one)."""
     credentials: Credentials
     rates: RateLimits
     refused_by: Callable[[str, str, Origin], Route | None]
@@ -164,7 +165,7 @@ class SmtpSession:
         if refusal is None:
             self._core.greet()
         else:
-            self._desk.refused(refusal, self._origin)
+            self._tell(refusal)
             self._core.refuse(refusal.reply)
         self._flush()
 
@@ -243,6 +244,8 @@ class SmtpSession:
             self._wire.write(output)
         if self._core.wants_close:
             self.closed = True
+            if self._core.cut_off is not None:
+                self._tell(Refusal(self._core.cut_off, "the client was cut off", "protocol"))
             self._wire.close()
         elif self._securing:
             self._wire.secure()
@@ -275,9 +278,7 @@ class SmtpSession:
                 self._origin = msgspec.structs.replace(self._origin, client_name=name)
                 self._core.answer(_OK)
             case ContentRefused(said, reason):
-                self._desk.refused(
-                    Refusal(said, reason, "size" if reason == "size" else "newline"), self._origin
-                )
+                self._tell(Refusal(said, reason, "size" if reason == "size" else "newline"))
                 self._forget()
             case TransactionReset() | Quit():
                 self._forget()
@@ -299,7 +300,7 @@ class SmtpSession:
 
     def _proven(self, proven: KnownLogin | Refusal) -> None:
         if isinstance(proven, Refusal):
-            self._desk.refused(proven, self._origin)
+            self._tell(proven)
             self._go_on(proven.reply)
             return
         self._login = proven
@@ -333,7 +334,7 @@ class SmtpSession:
             reverse_path=offered.reverse_path,
         )
         if refusal is not None:
-            self._refuse(refusal)
+            self._refuse(refusal, offered.reverse_path)
             return
         self._mail = offered
         if level is DiskLevel.THROTTLED:
@@ -361,7 +362,7 @@ class SmtpSession:
             refusal = desk.rates.refuse(desk.clock.monotonic(), self._origin.client_address, login)
             self._counted = refusal is None
         if refusal is not None:
-            self._refuse(refusal)
+            self._refuse(refusal, recipient=offered.address)
             return
         self._aliased = self._aliased or addresses != (offered.address,)
         for address in addresses:
@@ -445,7 +446,8 @@ class SmtpSession:
     ) -> None:
         """The log has spoken; the client may be gone by now (RFC 1047)."""
         if refusal is not None:
-            self._desk.refused(refusal, origin)
+            assert self._mail is not None, "content outside a transaction"
+            self._desk.refused(refusal, origin, self._mail.reverse_path, "")
         else:
             self._counted = False
         self._forget()
@@ -463,9 +465,15 @@ class SmtpSession:
             self._wire.resume()
         self._turn()
 
-    def _refuse(self, refusal: Refusal) -> None:
-        self._desk.refused(refusal, self._origin)
+    def _refuse(self, refusal: Refusal, sender: str | None = None, recipient: str = "") -> None:
+        self._tell(refusal, sender, recipient)
         self._core.answer(refusal.reply)
+
+    def _tell(self, refusal: Refusal, sender: str | None = None, recipient: str = "") -> None:
+        """The operator. `sender` where the transaction has none yet."""
+        if sender is None and self._mail is not None:
+            sender = self._mail.reverse_path
+        self._desk.refused(refusal, self._origin, sender, recipient)
 
     def _forget(self) -> None:
         """Nothing of the transaction under way is kept."""

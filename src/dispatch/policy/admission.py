@@ -71,6 +71,7 @@ RefusalKind = Literal[
     "rate_global",
     "loop",
     "newline",
+    "protocol",
     "spool",
 ]
 REFUSAL_KINDS: tuple[RefusalKind, ...] = typing.get_args(RefusalKind)

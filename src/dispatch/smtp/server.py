@@ -80,6 +80,8 @@ class ServerCore:
         self.settings = settings
         self.state = State.CONNECTED
         self.wants_close = False
+        self.cut_off: Reply | None = None
+        """Why we closed, where the client has earned it: too many errors, commands ahead of their turn, HTTP."""
         """Write the output, then close."""
         self.authenticated = False
         """AUTH was answered 235, and TLS did not begin since."""
@@ -108,7 +110,6 @@ class ServerCore:
         self._data_refused = False
         """The last command was DATA, in some form, and not accepted: what is no command now is content."""
         self._smtputf8 = False
-        self._recipients = 0
         self._recipients_refused = 0
         self._content: Content | None = None
         self._chunk_left = 0
@@ -273,7 +274,7 @@ class ServerCore:
 
     def _starttls_answered(self, reply: Reply) -> None:
         if not self._input.empty:  # came before our 220: in clear, so perhaps not from the client
-            self.close(wording.BYTES_BEHIND_STARTTLS)
+            self._give_up(wording.BYTES_BEHIND_STARTTLS)
             return
         self._say(reply)
         if reply.code < 400:
@@ -355,10 +356,8 @@ class ServerCore:
         offered = parse_mail(argument, self._serves_auth)
         if isinstance(offered, Reply):
             return self._refuse(offered)
-        settings = self.settings
-        if offered.size_bytes is not None and 0 < settings.size_bytes_max < offered.size_bytes:
-            return self._remark(wording.SIZE_EXCEEDED)  # RFC 1870 section 6.1
-        if settings.transactions_max is not None and self._transactions >= settings.transactions_max:
+        transactions_max = self.settings.transactions_max
+        if transactions_max is not None and self._transactions >= transactions_max:
             return self._give_up(wording.TOO_MANY_TRANSACTIONS)
         self._smtputf8 = offered.smtputf8
         self._on_answer = ServerCore._mail_answered
@@ -371,12 +370,11 @@ class ServerCore:
         self.state = self._leads_to
         self._open = True
         self._transactions += 1
-        self._recipients = self._recipients_refused = 0
+        self._recipients_refused = 0
         self._say(reply)
 
     def _rcpt(self, argument: str) -> _Outcome:
-        limit = self.settings.recipients_max
-        if self._recipients >= limit or self._recipients_refused >= limit:
+        if self._recipients_refused >= self.settings.recipients_max:
             self._say(wording.TOO_MANY_RECIPIENTS)  # RFC 5321 section 4.5.3.1.10
             return _AGAIN
         offered = parse_recipient(argument, smtputf8=self._smtputf8)
@@ -389,7 +387,6 @@ class ServerCore:
         self._say(reply)
         if reply.code < 400:
             self.state = self._leads_to
-            self._recipients += 1
         else:
             self._recipients_refused += 1
 
@@ -543,20 +540,19 @@ class ServerCore:
 
     def _give_up(self, reply: Reply) -> _Step:
         """Answer what leaves no way to go on."""
+        self.cut_off = reply
         self.close(reply)
         return _AGAIN
 
     def _distrust(self, reply: Reply) -> _Step:
         """Who did not wait for our 3yz sends content or a password now: never execute it (RFC 2920, 3.1)."""
-        if self._input.holds_another_line:
-            self.close(reply)
-        return _AGAIN
+        return self._give_up(reply) if self._input.holds_another_line else _AGAIN
 
     def _out_of_errors(self) -> bool:
         self._bad += 1
         if self._bad <= self.settings.commands_bad_max:
             return False
-        self.close(wording.TOO_MANY_BAD_COMMANDS)
+        self._give_up(wording.TOO_MANY_BAD_COMMANDS)
         return True
 
     def _out_of_patience(self) -> bool:

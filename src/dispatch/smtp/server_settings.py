@@ -19,7 +19,8 @@ class ServerSettings(msgspec.Struct, frozen=True):
     size_bytes_max: int = 26_214_400
     """Inclusive; 0: none, and SIZE is announced without a number (RFC 1870 section 4)."""
     recipients_max: int = 1000
-    """Accepted in one transaction; as many may be refused beside them."""
+    """Refused in one transaction: the next ones are no longer offered. How many are accepted is the driver's
+    business."""
     bare_newline: NewlinePolicy = "reject"
     commands_bad_max: int = 20
     """Errors of syntax and sequence between two accepted messages; the next one closes the connection."""

@@ -111,6 +111,8 @@ class Door:
         self.log = HandLog()
         self.level = DiskLevel.AMPLE
         self.refusals: list[Refusal] = []
+        self.refused: list[tuple[str, str | None, str]] = []
+        """Kind, sender and recipient of each."""
         self.budget = Budget(1 << 20)
         files = ContentFolder(self.disk.process(), CONTENT, worker=self.loop.worker("content"), incarnation=7)
         rules = AcceptanceRules("mx.test", 8 << 20, 30, 2, SizeLimits(ROUTER, {"relay": 4 << 20}))
@@ -136,8 +138,9 @@ class Door:
             refused=self._refused,
         )
 
-    def _refused(self, refusal: Refusal, origin: Origin) -> None:
+    def _refused(self, refusal: Refusal, origin: Origin, sender: str | None, recipient: str) -> None:
         self.refusals.append(refusal)
+        self.refused.append((refusal.kind, sender, recipient))
 
     def open(self, address: str = "192.0.2.1") -> tuple[SmtpSession, HandWire]:
         wire = HandWire()

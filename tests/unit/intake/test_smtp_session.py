@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from tests.unit.intake.door import Door
 
 from dispatch.intake.smtp_session import ANSWER_S, THROTTLE_S
@@ -227,3 +228,18 @@ def test_a_suppressed_recipient_is_refused_and_the_others_are_not(door: Door) ->
     assert b"550 5.1.1 This recipient is suppressed" in wire.said
     assert wire.heard() == ["250", "550", "250", "354"]
     assert [refusal.kind for refusal in door.refusals] == ["suppressed"]
+
+
+def test_every_refusal_is_told_with_whom_it_concerns(door: Door) -> None:
+    """Also those of size, number and manners, which any server would make."""
+    door.desk.rules = msgspec.structs.replace(door.desk.rules, recipients_max=1)
+    session, wire = door.open()
+    session.received(b"MAIL FROM:<big@example.org> SIZE=900000000\r\n")
+    session.received(ENVELOPE + b"RCPT TO:<c@example.org>\r\nRSET\r\n" + b"HUH\r\n" * 21)
+    assert wire.heard() == ["552", "250", "250", "452", "250", *["500"] * 20, "421"]
+    assert door.refused == [
+        ("size", "big@example.org", ""),
+        ("recipients", "a@example.org", "c@example.org"),
+        ("protocol", None, ""),
+    ]
+    assert wire.closed

@@ -245,7 +245,7 @@ def test_closed_doors_let_nobody_in_however_few_there_are() -> None:
 def test_every_kind_has_a_row() -> None:
     asked = {row[3] for row in ROWS}
     elsewhere = {"closed", "connections", "connections_per_address", "login", "loop", "newline", "relay"}
-    elsewhere |= {"rate_address", "rate_login", "rate_global", "spool"}
+    elsewhere |= {"rate_address", "rate_login", "rate_global", "spool", "protocol"}
     assert set(get_args(RefusalKind)) == asked | elsewhere
 
 
