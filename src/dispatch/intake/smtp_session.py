@@ -119,8 +119,8 @@ class Desk(msgspec.Struct):
     """Whether an address may submit mail (`listener.allowed_cidrs`)."""
     disk_level: Callable[[], DiskLevel]
     refused: Callable[[Refusal, Origin, str | None, str], None]
-    """Counts and logs a refusal: of this client, with the sender that it named (None: it had not), and of this
-    recipient (empty: of no single one)."""
+    """Counts and logs a refusal: of this client, with the sender that it named (None: it had not), and of
+    this recipient (empty: of no single one)."""
     credentials: Credentials
     rates: RateLimits
     refused_by: Callable[[str, str, Origin], Route | None]

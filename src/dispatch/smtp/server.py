@@ -80,9 +80,9 @@ class ServerCore:
         self.settings = settings
         self.state = State.CONNECTED
         self.wants_close = False
-        self.cut_off: Reply | None = None
-        """Why we closed, where the client has earned it: too many errors, commands ahead of their turn, HTTP."""
         """Write the output, then close."""
+        self.cut_off: Reply | None = None
+        """Why we close, where it is the client's doing: too many errors, commands ahead of their turn."""
         self.authenticated = False
         """AUTH was answered 235, and TLS did not begin since."""
         self._input = Input(settings.command_line_bytes_max)
