@@ -402,7 +402,7 @@ class Logging(Section, frozen=True, kw_only=True):
     mask_recipient: Annotated[
         bool,
         live(
-            "control",
+            "intake control",
             _FLAG,
             "Addresses of recipients, and those in the words of a relay, are shortened: a***@example.org.",
         ),

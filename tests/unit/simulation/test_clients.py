@@ -282,7 +282,7 @@ class Intake:
             rules=SessionRules(core, random.choice((2, 100)), False),
             source_allowed=lambda address: address.startswith("192.0.2."),
             disk_level=lambda: random.choice((DiskLevel.AMPLE,) * 30 + (DiskLevel.SUSPENDED,)),
-            refused=lambda refusal, origin: None,
+            refused=lambda refusal, origin, sender, recipient: None,
             credentials=Credentials(
                 process,
                 Verifier(process.worker("passwords"), process, CredentialCache(b"k" * 32)),
