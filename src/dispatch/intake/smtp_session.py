@@ -152,6 +152,8 @@ class SmtpSession:
         """A message of this client is being made durable, or an answer is delayed."""
         self._storing_since_s: float | None = None
         """It is the former; since when."""
+        self._proving = False
+        """A password is looked at, or waits for that."""
         self._turning = False
         self._held_back = False
         """It speaks on while it waits: it is not read meanwhile, so that its words need no memory."""
@@ -189,9 +191,10 @@ class SmtpSession:
             self._forget()
 
     def drain(self) -> None:
-        """Close as soon as no transaction is under way."""
+        """Close as soon as no transaction is under way. No password is waited for: a crowd of guessers would
+        make a stop last."""
         self._draining = True
-        if self._mail is None and not self._waiting and not self._securing:
+        if self._proving or not (self._mail is not None or self._waiting or self._securing):
             self._end(_SHUTTING_DOWN)
 
     def expire(self) -> bool:
@@ -290,7 +293,7 @@ class SmtpSession:
                 self._securing = not self._core.wants_close
 
     def _prove(self, offered: AuthOffered) -> None:
-        self._waiting = True
+        self._waiting = self._proving = True
         if not self._held_back:
             # What a stranger says behind his password needs no memory.
             self._held_back = True
@@ -299,6 +302,7 @@ class SmtpSession:
         self._desk.credentials.prove(address, offered.user, offered.password, self._proven)
 
     def _proven(self, proven: KnownLogin | Refusal) -> None:
+        self._proving = False
         if isinstance(proven, Refusal):
             self._tell(proven)
             self._go_on(proven.reply)

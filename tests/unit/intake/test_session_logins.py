@@ -119,6 +119,16 @@ def test_a_connection_that_ends_while_its_password_is_checked_leaves_nothing(doo
     assert wire.said == b""
 
 
+def test_a_drain_does_not_wait_for_passwords(door: Door) -> None:
+    session, wire = open_session(door)
+    session.received(plain("app", PASSWORD))
+    assert wire.heard() == [], "it is being looked at"
+    session.drain()
+    assert wire.heard() == ["421"] and wire.closed
+    door.loop.settle()
+    assert wire.heard() == []
+
+
 def test_who_fails_too_often_is_locked_out_and_mail_without_a_login_goes_on(door: Door) -> None:
     for _ in range(5):
         session, wire = open_session(door)
