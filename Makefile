@@ -32,10 +32,10 @@ run: $(RUN_STAMP) ## Start the relay (DATA=.data CONFIG=file ARGS=options)
 	@exec $(BIN)/dispatch serve --data "$(DATA)" $(if $(CONFIG),--config "$(CONFIG)") $(ARGS)
 
 test: check ## Check, then run every test but the long ones
-	$(BIN)/pytest -n auto -m "not long" -q
+	$(BIN)/pytest -n auto --dist worksteal -m "not long" -q
 
 test-long: setup ## Run the long tests: minutes of simulation and fuzzing
-	$(BIN)/pytest -n auto -m long -q --timeout 3600
+	$(BIN)/pytest -n auto --dist worksteal -m long -q --timeout 3600
 
 crash: setup ## Kill and cut the power under load, and audit (KILLS=200 CUTS=100 RATE=600 SEED= UPSTREAMS=3 TLS=no)
 	$(BIN)/python -m tests.scenarios.crash --kills $(or $(KILLS),200) --cuts $(or $(CUTS),100) \
