@@ -244,7 +244,13 @@ class Relay:
     def cli_result(self, *arguments: str) -> subprocess.CompletedProcess[bytes]:
         command = [*self._dispatch(), *arguments, *self._sources()]
         return subprocess.run(
-            command, capture_output=True, timeout=60, cwd=self.folder, env=self.environment, check=False
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            cwd=self.folder,
+            env=self.environment,
+            check=False,
         )
 
     def cli(self, *arguments: str, code: int = 0) -> str:
