@@ -11,7 +11,6 @@ just now, 77 not this user's data, 78 the settings have mistakes. The handbook h
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -58,21 +57,8 @@ def run(arguments: Sequence[str]) -> int:
     return run_verb(arguments)
 
 
-def _open_standard_files() -> None:
-    """Where who started us has closed some of 0, 1 and 2, a log or a socket would get that number, and be
-    written to by whoever prints."""
-    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(number, True)
-    os.close(number)
-    if sys.stdin is None:
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
-
-
 def main() -> None:
     """The console script; by another name it is the program of that name (`ln -s … /usr/sbin/sendmail`)."""
-    _open_standard_files()
     program = sys.argv[0].rpartition("/")[2]
     if program in ("sendmail", "mailq", "newaliases"):
         from dispatch.cli import sendmail

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
@@ -70,6 +71,7 @@ def _root(
 
 def run_verb(arguments: Sequence[str]) -> int:
     """Do what the arguments say; returns the exit code."""
+    _open_standard_files()
     try:
         code = typer.main.get_command(application).main(
             list(arguments), prog_name="dispatch", standalone_mode=False
@@ -88,3 +90,15 @@ def run_verb(arguments: Sequence[str]) -> int:
     except typer.Abort:
         return 130
     return code if isinstance(code, int) else os.EX_OK
+
+
+def _open_standard_files() -> None:
+    """Where who started us has closed some of 0, 1 and 2, a log or a socket would get that number, and be
+    written to by whoever prints."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
