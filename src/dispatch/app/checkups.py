@@ -32,7 +32,7 @@ from dispatch.settings import Relay, Settings
 from dispatch.settings.kinds import shown
 from dispatch.settings.renewed_tokens import RenewedToken
 from dispatch.settings.requests import KeepToken, Refused, TestRelay
-from dispatch.smtp.grammar import read_path
+from dispatch.smtp.grammar import is_address
 
 WHOLE_S = 120.0
 """How long a test takes at most."""
@@ -149,12 +149,8 @@ def _mistakes(relay: Relay, test: TestRelay) -> tuple[str, ...]:
             return (f"relay {relay.name} delivers directly: name a recipient (--to), whose domain is tried",)
         return ()
     named = (("sender", test.sender), ("recipient", test.recipient))
-    wrong = [f"{what} {shown(address)} is no address" for what, address in named if not _is_address(address)]
+    wrong = [f"{what} {shown(address)} is no address" for what, address in named if not is_address(address)]
     return tuple(wrong)
-
-
-def _is_address(text: str) -> bool:
-    return "@" in text and read_path(f"<{text}>") == (text, "")
 
 
 def _leave(transaction: Transaction, leave: Leave) -> None:

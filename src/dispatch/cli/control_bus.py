@@ -65,10 +65,7 @@ class Sources(NamedTuple):
 
 def ask_control(sources: Sources, request: Request, wanted: type[Wanted]) -> Wanted:
     """The answer. Ends the program with 65 (EX_DATAERR), and every mistake, where it was refused."""
-    try:
-        msgspec.msgpack.encode(request)
-    except UnicodeEncodeError:
-        fail(os.EX_USAGE, "what was given is not UTF-8, as all settings are.")
+    _check_text(request)
     data = sources.folder
     path = socket_path(Folders(data).run, "control")
     answer = _asked(path, request) if path.exists() else None
@@ -82,6 +79,7 @@ def ask_control(sources: Sources, request: Request, wanted: type[Wanted]) -> Wan
 
 def watch_test(sources: Sources, test: TestRelay) -> Iterator[CheckStep]:
     """The steps, as they come. Ends the program with 65 (EX_DATAERR) where the test is refused."""
+    _check_text(test)
     data = sources.folder
     path = socket_path(Folders(data).run, "control")
     steps = _stream(path, test) if path.exists() else None
@@ -90,6 +88,13 @@ def watch_test(sources: Sources, test: TestRelay) -> Iterator[CheckStep]:
             fail(os.EX_DATAERR, *answer.mistakes)
         assert isinstance(answer, CheckStep), f"{type(answer).__name__} where a step was expected"
         yield answer
+
+
+def _check_text(request: Request) -> None:
+    try:
+        msgspec.msgpack.encode(request)
+    except UnicodeEncodeError:
+        fail(os.EX_USAGE, "what was given is not UTF-8, as all settings are.")
 
 
 def _asked(path: Path, request: Request) -> Answer | None:

@@ -271,6 +271,8 @@ def test_a_relay_is_tried_out_where_no_relay_runs(data: list[str], capsys: Out) 
     assert "connection refused" in capsys.readouterr().out
     assert run(["relay", "test", "smart", *data]) == os.EX_DATAERR
     assert "there is no relay smart" in capsys.readouterr().err
+    assert run(["relay", "test", "smart", "host=\udcff", *data]) == os.EX_USAGE
+    assert "UTF-8" in capsys.readouterr().err
     assert run(["relay", "list", *data]) == os.EX_OK
     assert capsys.readouterr().out == "There is no relay.\n", "nothing was stored"
 

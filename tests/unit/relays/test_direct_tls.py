@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
-from pathlib import Path
 
 import pytest
 import trustme
-import uvloop
 from tests.unit.relays.direct_loopback import DirectLoopback
 from tests.unit.relays.loopback import CONTENT
 from tests.unit.relays.test_direct_policies import Known, enforcing
-from tests.unit.relays.test_smtp_tls import Authority, Upstream, code, running
+from tests.unit.relays.test_smtp_tls import Authority, Run, Upstream, authority, code, run, running
 from tests.unit.security.test_dane import record
 
 from dispatch.mail.report import FaultKind, Report, Stage
@@ -23,21 +19,7 @@ from dispatch.relays.smart_host import Trust
 POLICY = Known(a=enforcing("mx.a.example"))
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Callable[[Awaitable[Report]], Report]:
-    def on_a_loop(sending: Awaitable[Report]) -> Report:
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            return runner.run(sending)  # type: ignore[arg-type]
-
-    return on_a_loop
-
-
-Run = Callable[[Awaitable[Report]], Report]
+__all__ = ["authority", "run"]
 
 
 async def sent(
