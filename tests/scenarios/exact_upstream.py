@@ -73,8 +73,8 @@ class ExactUpstream:
         self.port: int = self._server.getsockname()[1]
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
-        self._threads: list[threading.Thread] = []
-        self._start(self._accept)
+        self._conversations: list[threading.Thread] = []
+        self._acceptor = _started(self._accept)
 
     def table(self, **settings: object) -> str:
         """The body of a `[[relays]]` table that leads here."""
@@ -83,6 +83,7 @@ class ExactUpstream:
 
     def close(self) -> None:
         self._server.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join()
         self._server.close()
         with self._lock:
             for connection in self._open:
@@ -90,14 +91,9 @@ class ExactUpstream:
                     connection.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     continue
-        for thread in list(self._threads):
+        for thread in self._conversations:
             thread.join(10)
             assert not thread.is_alive(), "a conversation of the upstream hangs"
-
-    def _start(self, work: Callable[[], None]) -> None:
-        thread = threading.Thread(target=work, daemon=True)
-        self._threads.append(thread)
-        thread.start()
 
     def _accept(self) -> None:
         while True:
@@ -107,11 +103,17 @@ class ExactUpstream:
                 return
             with self._lock:
                 self._open.add(connection)
-            self._start(_Conversation(self, connection).run)
+            self._conversations.append(_started(_Conversation(self, connection).run))
 
     def ended(self, connection: socket.socket) -> None:
         with self._lock:
             self._open.discard(connection)
+
+
+def _started(work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
 
 
 class _Gone(OSError):

@@ -86,7 +86,7 @@ class Upstream:
         self._lock = threading.Lock()
         self._counts: dict[str, int] = {}
         self._open: set[socket.socket] = set()
-        self._threads: set[threading.Thread] = set()
+        self._conversations: set[threading.Thread] = set()
         self._released = threading.Event()
         self._server: socket.socket | None = None
         self.start()
@@ -110,12 +110,13 @@ class Upstream:
         server = socket.create_server((self.address, self.port), backlog=100)
         self.port = server.getsockname()[1]
         self._server = server
-        self._run(self._accept, server)
+        self._acceptor = _started(self._accept, server)
 
     def stop(self) -> None:
         """Refuse connections, and cut those that are open."""
         if self._server is not None:
             self._server.shutdown(socket.SHUT_RDWR)
+            self._acceptor.join()
             self._server.close()
             self._server = None
         with self._lock:
@@ -130,18 +131,13 @@ class Upstream:
         self.stop()
         self._released.set()
         deadline = time.monotonic() + 10
-        for thread in list(self._threads):
+        for thread in self._conversations:
             thread.join(max(0.0, deadline - time.monotonic()))
             assert not thread.is_alive(), "a conversation of the upstream hangs"
 
     def release(self) -> None:
         """Everything that stalls goes on, with the usual reply."""
         self._released.set()
-
-    def _run(self, work: Callable[[socket.socket], None], connection: socket.socket) -> None:
-        thread = threading.Thread(target=work, args=(connection,), daemon=True)
-        self._threads.add(thread)
-        thread.start()
 
     def _accept(self, server: socket.socket) -> None:
         while True:
@@ -152,7 +148,7 @@ class Upstream:
             with self._lock:
                 self.connections += 1
                 self._open.add(connection)
-            self._run(self._serve, connection)
+            self._conversations.add(_started(self._serve, connection))
 
     def _serve(self, connection: socket.socket) -> None:
         try:
@@ -182,6 +178,12 @@ class Upstream:
             self._released.wait(STALL_S_MAX)
             said = None
         return USUAL.get(step, "500 5.5.1 What?") if said is None else said
+
+
+def _started(work: Callable[[socket.socket], None], connection: socket.socket) -> threading.Thread:
+    thread = threading.Thread(target=work, args=(connection,), daemon=True)
+    thread.start()
+    return thread
 
 
 class _Dropped(OSError):
