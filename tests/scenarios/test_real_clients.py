@@ -62,13 +62,14 @@ def test_arrives_byte_for_byte(relay: Relay, sink: Sink, client: str, tmp_path: 
     assert len(sink.arrived()) == len(OFFERS), "each once"
 
 
-@pytest.mark.parametrize("client", ["smtplib", "curl", "nodemailer"])
+@pytest.mark.parametrize("client", list(CLIENTS))
 def test_utf8_addresses_arrive(relay: Relay, smtputf8_sink: Aiosmtpd, client: str, tmp_path: Path) -> None:
     relay.configure(table(smtputf8_sink)).start()
     CLIENTS[client](relay.port, tmp_path, INTERNATIONAL)
     arrived = last_of(relay, smtputf8_sink, 1)
     assert (arrived.sender, tuple(arrived.recipients)) == (INTERNATIONAL.sender, INTERNATIONAL.recipients)
     assert without_our_trace(arrived.content, INTERNATIONAL.content) == INTERNATIONAL.content
+    assert b"with UTF8SMTP\r\n" in arrived.content, "also where the client knows no parameter for it"
 
 
 @pytest.mark.parametrize("send", [with_smtplib, with_curl])

@@ -368,6 +368,8 @@ class SmtpSession:
         if refusal is not None:
             self._refuse(refusal, recipient=offered.address)
             return
+        if offered.smtputf8 and self._mail is not None:
+            self._mail = msgspec.structs.replace(self._mail, smtputf8=True)
         self._aliased = self._aliased or addresses != (offered.address,)
         for address in addresses:
             recipient = Recipient(address, offered.notify, offered.original)

@@ -81,22 +81,22 @@ def parse_any_mail(argument: str, *, auth: bool = False) -> MailOffered | Reply:
     if isinstance(fields, Reply):
         return fields
     fields.pop("auth", None)
-    if not reverse_path.isascii() and "smtputf8" not in fields:
-        return wording.SENDER_NEEDS_SMTPUTF8  # RFC 6531 section 3.5
+    if not reverse_path.isascii():
+        fields["smtputf8"] = True
     return msgspec.convert({"reverse_path": reverse_path, **fields}, MailOffered)
 
 
-def parse_recipient(argument: str, *, smtputf8: bool = False) -> RecipientOffered | Reply:
-    """RFC 5321 section 4.1.1.3. `smtputf8`: whether MAIL allowed addresses outside ASCII."""
+def parse_recipient(argument: str) -> RecipientOffered | Reply:
+    """RFC 5321 section 4.1.1.3."""
     usual = _plain_recipient(argument)
     if usual is not None:
         address = usual[1]
         if len(address) <= grammar.DOMAIN_BYTES_MAX:
             return RecipientOffered(address)
-    return parse_any_recipient(argument, smtputf8=smtputf8)
+    return parse_any_recipient(argument)
 
 
-def parse_any_recipient(argument: str, *, smtputf8: bool) -> RecipientOffered | Reply:
+def parse_any_recipient(argument: str) -> RecipientOffered | Reply:
     if argument[:3].upper() != "TO:":
         return wording.RECIPIENT_SYNTAX
     path = grammar.read_path(argument[3:])
@@ -106,9 +106,9 @@ def parse_any_recipient(argument: str, *, smtputf8: bool) -> RecipientOffered | 
     fields = _read_parameters(rest, _RECIPIENT_PARAMETERS)
     if isinstance(fields, Reply):
         return fields
-    if not (smtputf8 or argument.isascii()):
-        return wording.RECIPIENT_NEEDS_SMTPUTF8  # RFC 6531 section 3.5
-    return msgspec.convert({"address": address, **fields}, RecipientOffered)
+    return msgspec.convert(
+        {"address": address, "smtputf8": not argument.isascii(), **fields}, RecipientOffered
+    )
 
 
 def parse_chunk(argument: str) -> Chunk | Reply:

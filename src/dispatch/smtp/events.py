@@ -75,6 +75,7 @@ class MailOffered(msgspec.Struct, frozen=True, gc=False):
     """Declared with SIZE (RFC 1870); a claim, not a fact."""
     body: BodyType = "7BIT"
     smtputf8: bool = False
+    """Asked for, or needed because the path is not ASCII: clients older than RFC 6531 just send it."""
     ret: Literal["FULL", "HDRS"] | None = None
     envid: str | None = None
     """xtext, as it came."""
@@ -89,6 +90,8 @@ class RecipientOffered(msgspec.Struct, frozen=True, gc=False):
     """In upper case: `NEVER`, or a comma list of `SUCCESS`, `FAILURE`, `DELAY`."""
     original: str | None = None
     """ORCPT, as it came."""
+    smtputf8: bool = False
+    """Something of it is not ASCII, so that the whole transaction needs SMTPUTF8."""
 
 
 class ContentStarted(msgspec.Struct, frozen=True, gc=False):

@@ -109,7 +109,6 @@ class ServerCore:
         """A transaction that the driver accepted is under way."""
         self._data_refused = False
         """The last command was DATA, in some form, and not accepted: what is no command now is content."""
-        self._smtputf8 = False
         self._recipients_refused = 0
         self._content: Content | None = None
         self._chunk_left = 0
@@ -359,7 +358,6 @@ class ServerCore:
         transactions_max = self.settings.transactions_max
         if transactions_max is not None and self._transactions >= transactions_max:
             return self._give_up(wording.TOO_MANY_TRANSACTIONS)
-        self._smtputf8 = offered.smtputf8
         self._on_answer = ServerCore._mail_answered
         return offered
 
@@ -377,7 +375,7 @@ class ServerCore:
         if self._recipients_refused >= self.settings.recipients_max:
             self._say(wording.TOO_MANY_RECIPIENTS)  # RFC 5321 section 4.5.3.1.10
             return _AGAIN
-        offered = parse_recipient(argument, smtputf8=self._smtputf8)
+        offered = parse_recipient(argument)
         if isinstance(offered, Reply):
             return self._refuse(offered)
         self._on_answer = ServerCore._recipient_answered
