@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.scenarios.offers import HELO, Offer
-from tests.scenarios.programs import needed, nodemailer
+from tests.scenarios.programs import NODEMAILER, needed, node_package
 from tests.scenarios.relay import BOUND_S
 
 Client = Callable[[int, Path, Offer], None]
@@ -96,7 +96,7 @@ transport.sendMail(mail).catch((error) => { console.error(error); process.exit(1
 
 def node_sends(port: int, mail: dict[str, object]) -> None:
     """Let nodemailer send a mail of its own composition."""
-    node, folder = nodemailer()
+    node, folder = node_package(NODEMAILER)
     order = {"port": port, "helo": HELO, "mail": mail}
     _run([node, "-e", _NODE], stdin=json.dumps(order).encode(), folder=folder)
 

@@ -1,8 +1,8 @@
 """Programs of other people that the scenarios use: found on PATH, or installed where that is allowed.
 
 As root on Debian a missing package is installed with apt-get, once, under a lock, so that parallel workers
-do not collide. Elsewhere the scenario is skipped, with the reason. nodemailer is kept in a cache folder, and
-so is Exim, whose package would throw Postfix out.
+do not collide. Elsewhere the scenario is skipped, with the reason. What comes from npm is kept in a cache
+folder, and so is Exim, whose package would throw Postfix out.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 NODEMAILER = "nodemailer@6.9.16"
+POSTAL_MIME = "postal-mime@4.0.0"
 EXIM = "exim4-daemon-light"
 _EXIM_LIBRARIES = ("libdb5.3", "libgnutls-dane0", "libidn12", "libidn2-0", "libnsl2", "libpcre2-8-0")
 _JDK = "default-jdk-headless"
@@ -110,15 +111,15 @@ def jakarta_mail() -> tuple[str, str]:
     return java, ":".join(map(str, _JARS))
 
 
-def nodemailer() -> tuple[str, Path]:
-    """The path of node, and a folder from which it finds the package nodemailer."""
+def node_package(package: str) -> tuple[str, Path]:
+    """The path of node, and a folder from which it finds the package, which is named with its version."""
     node, npm = needed("node"), needed("npm")
-    folder = _cached(NODEMAILER)
+    folder = _cached(package)
     with _alone("npm"):
-        if not (folder / "node_modules" / "nodemailer" / "package.json").exists():
+        if not (folder / "node_modules" / package.partition("@")[0] / "package.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
             subprocess.run(
-                [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), NODEMAILER],
+                [npm, "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), package],
                 capture_output=True,
                 timeout=_APT_S_MAX,
                 check=True,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from tests.scenarios.offers import HELO
-from tests.scenarios.programs import needed, nodemailer
+from tests.scenarios.programs import NODEMAILER, needed, node_package
 from tests.scenarios.relay import BOUND_S
 
 Mode = Literal["none", "starttls", "implicit"]
@@ -132,7 +132,7 @@ transport.sendMail(mail).catch((error) => { console.error(error); process.exit(1
 
 
 def with_nodemailer(way: Way, folder: Path) -> bool:
-    node, where = nodemailer()
+    node, where = node_package(NODEMAILER)
     mail = {"envelope": {"from": SENDER, "to": [RECIPIENT]}, "raw": {"path": _file(folder)}}
     return _accepted(
         [node, "-e", _NODE],

@@ -31,6 +31,7 @@ VERBS = (
     Verb(
         "sendmail", "Submit a message as sendmail does: for cron, PHP and scripts.", "dispatch.cli.sendmail"
     ),
+    Verb("send", "Compose a message and send it: text, HTML, files.", "dispatch.cli.send"),
     Verb("spool", "Verify the logs on disk, or export the mail in them.", "dispatch.cli.spool"),
     Verb("ledger", "Prove that nothing was lost.", "dispatch.cli.ledger"),
     Verb("route", "See which relay would take a message, and why.", "dispatch.cli.route"),

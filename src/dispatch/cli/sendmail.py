@@ -22,22 +22,16 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from dispatch.cli.sendmail_arguments import USAGE, Arguments, CalledWrongly, parse
-from dispatch.cli.sendmail_conversation import Conversation, NotTaken, Place, meet
+from dispatch.cli.sendmail_conversation import NotTaken
 from dispatch.cli.sendmail_message import Message, NotMail, addresses, from_field, read_message
+from dispatch.cli.sendmail_place import Hints, find_relay
 
 NAMES = ("sendmail", "mailq", "newaliases")
 """What this program may be called by."""
-HOST_VARIABLE = "DISPATCH_SENDMAIL_HOST"
-SETTINGS_FILE = "/etc/dispatch/dispatch.toml"
-LOOPBACK = ("127.0.0.1", "::1")
-USUAL_PORTS = (25, 587, 2525)
-FALLBACK_PORT = 2525
-"""Where the relay listens if port 25 cannot be had."""
 
 
 def run(words: Sequence[str], program: str = NAMES[0]) -> int:
@@ -101,13 +95,13 @@ def _hand_over(arguments: Arguments, message: Message, sender: str, named: Seque
     recipients = [*named, *(message.recipients() if arguments.from_header else ())]
     if not recipients:
         raise NotMail("neither To, Cc nor Bcc names a recipient")
-    hints = _Hints(arguments.config or SETTINGS_FILE, os.environ)
+    hints = Hints(arguments.config, os.environ)
     if not message.has(b"from"):
         author = sender or "MAILER-DAEMON"
         if "@" not in author and hints.append_domain:
             author = f"{author}@{hints.append_domain}"
         message.header.append(from_field(author, arguments.full_name or _full_name(arguments)))
-    conversation = _meet(arguments, hints)
+    conversation = find_relay(hints, arguments.host, arguments.port, verbose=arguments.verbose)
     try:
         conversation.submit(message, sender, recipients, (arguments.notify, arguments.ret, arguments.envid))
     finally:
@@ -140,71 +134,13 @@ def _user() -> pwd.struct_passwd | None:
         return None
 
 
-class _Hints:
-    """What the settings say of ports, addresses and the domain, as far as this user can read them.
-
-    Only a hint: no mistake is one here, and the relay was perhaps started with others."""
-
-    def __init__(self, path: str, environment: Mapping[str, str]) -> None:
-        tables = _tables(path)
-        listener, mail = tables.get("listener"), tables.get("mail")
-        listener = listener if isinstance(listener, dict) else {}
-        mail = mail if isinstance(mail, dict) else {}
-        ports = environment.get("DISPATCH_LISTENER__PORTS", listener.get("ports"))
-        bind = environment.get("DISPATCH_LISTENER__BIND", listener.get("bind"))
-        domain = environment.get("DISPATCH_MAIL__APPEND_DOMAIN", mail.get("append_domain"))
-        self.ports = tuple(int(word) for word in re.findall(r"\b\d{1,5}\b", str(ports or "")))
-        self.hosts = _reachable(re.findall(r"[0-9A-Fa-f:.]{2,}", str(bind or "")))
-        self.append_domain = domain.strip() if isinstance(domain, str) else ""
-
-
-def _tables(path: str) -> Mapping[str, object]:
-    if not os.access(path, os.R_OK):
-        return {}
-    import tomllib  # where there is no file, it is not needed
-
-    try:
-        with open(path, "rb") as file:  # noqa: PTH123  # pathlib would cost more than all else here
-            return tomllib.load(file)
-    except (OSError, ValueError):
-        return {}
-
-
-def _reachable(bind: Sequence[str]) -> tuple[str, ...]:
-    """Where to meet a relay that listens there: at loopback if it can be."""
-    if not bind:
-        return LOOPBACK
-    names = {"0.0.0.0": LOOPBACK[0], "::": LOOPBACK[1]}  # noqa: S104  # what stands in the settings
-    hosts = {names.get(address, address) for address in bind}
-    return tuple(sorted(hosts, key=lambda host: (host not in LOOPBACK, host)))
-
-
-def _meet(arguments: Arguments, hints: _Hints) -> Conversation:
-    named = arguments.host or os.environ.get(HOST_VARIABLE, "")
-    hosts: Sequence[str] = hints.hosts
-    port = arguments.port
-    if named:
-        host, own_port = _host_and_port(named)
-        hosts, port = (host,), port or own_port
-    ports = (port,) if port else (*hints.ports, FALLBACK_PORT) if hints.ports else USUAL_PORTS
-    places: dict[Place, None] = dict.fromkeys((host, each) for each in ports for host in hosts)
-    return meet(tuple(places), only_dispatch=not (named or port), verbose=arguments.verbose)
-
-
-def _host_and_port(named: str) -> tuple[str, int]:
-    """`relay.example.org`, `192.0.2.1:2525`, `::1`, `[::1]:2525`; the port is 0 where none is named."""
-    match = re.fullmatch(r"\[([^\]]+)\](?::(\d{1,5}))?|([^:]+):(\d{1,5})", named.strip())
-    if match is None:
-        return named.strip(), 0
-    return match[1] or match[3], int(match[2] or match[4] or 0)
-
-
 def _speak(arguments: Arguments) -> int:
     """`-bs`: what comes on standard input goes to the relay, and its replies to standard output."""
     from select import select
 
     try:
-        conversation = _meet(arguments, _Hints(arguments.config or SETTINGS_FILE, os.environ))
+        hints = Hints(arguments.config, os.environ)
+        conversation = find_relay(hints, arguments.host, arguments.port, verbose=arguments.verbose)
     except NotTaken:
         sys.stdout.write("421 4.3.2 The relay does not run, try again later\r\n")
         raise

@@ -101,9 +101,11 @@ class Conversation:
     def close(self) -> None:
         self.connection.close()
 
-    def submit(self, message: Message, sender: str, recipients: Sequence[str], dsn: Sequence[str]) -> None:
-        """Hand the message over for all; `dsn` are the values of NOTIFY, RET and ENVID, empty where not
-        given.
+    def submit(
+        self, message: Message, sender: str, recipients: Sequence[str], dsn: Sequence[str] = ("", "", "")
+    ) -> list[Reply]:
+        """Hand the message over for all; `dsn` are the values of NOTIFY, RET and ENVID, or empty. Returns
+        what the relay said at the end of each transaction, of which there is one nearly always.
 
         Raises `NotTaken`."""
         self._demand(self.greeting, "it does not take mail now")
@@ -111,23 +113,26 @@ class Conversation:
         self._demand(hello, "it refused EHLO")
         self._keywords = {line.partition(" ")[0].upper() for line in hello.lines[1:]}
         left = list(dict.fromkeys(recipients))
+        said: list[Reply] = []
         sent = 0
         while left:
             try:
-                beyond = self._transaction(message, sender, left, dsn)
+                taken, beyond = self._transaction(message, sender, left, dsn)
             except NotTaken as refusal:
                 if not sent:
                     raise
                 words = f"{refusal}; {sent} recipients have the message, and not {', '.join(left)}"
                 raise NotTaken(refusal.code, words) from None
+            said.append(taken)
             sent += len(left) - len(beyond)
             left = beyond
         self._tell("QUIT")
+        return said
 
     def _transaction(
         self, message: Message, sender: str, recipients: Sequence[str], dsn: Sequence[str]
-    ) -> list[str]:
-        """The recipients that the relay wants in a further one."""
+    ) -> tuple[Reply, list[str]]:
+        """The relay's last word, and the recipients that it wants in a further one."""
         notify, ret, envid = dsn if "DSN" in self._keywords else ("", "", "")
         wide = not all(map(str.isascii, (sender, *recipients)))
         parameters = [
@@ -148,8 +153,9 @@ class Conversation:
         else:
             beyond = []
         self._demand(self._ask("DATA"), "the message is refused")
-        self._demand(self._content(message), "the message is refused")
-        return beyond
+        taken = self._content(message)
+        self._demand(taken, "the message is refused")
+        return taken, beyond
 
     def _content(self, message: Message) -> Reply:
         try:

@@ -36,6 +36,7 @@ import msgspec
 from dispatch.mail.ids import MessageId, spool_form
 from dispatch.mail.reply import Reply
 from dispatch.mail.showable import showable
+from dispatch.mime.fields import encoded_words
 from dispatch.mime.handover import for_relay
 from dispatch.mime.inspect import header_end
 from dispatch.mime.trace import date_text, front_fields
@@ -56,8 +57,6 @@ _TEXT_COLUMNS = 72
 _WORD_BYTES_MAX = 900
 _REPLY_CHARS_MAX = 1000
 _SUBJECT_CHARS_MAX = 120
-_ENCODED_WORD_BYTES = 42
-"""Makes encoded words of 68 characters; RFC 2047 section 2 allows 75."""
 
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _XTEXT = re.compile(r"\+([0-9A-F]{2})")
@@ -223,22 +222,7 @@ def _boundary(notice_id: MessageId, parts: Iterable[bytes]) -> str:
 
 def _phrase(text: str) -> list[str]:
     """The words of an unstructured field; encoded words (RFC 2047) where ASCII does not do."""
-    if text.isascii() and "=?" not in text:
-        return text.split()
-    words: list[str] = []
-    octets = b""
-    for char in text:
-        more = char.encode()
-        # RFC 2047 section 5: no word ends within a character.
-        if len(octets) + len(more) > _ENCODED_WORD_BYTES:
-            words.append(_encoded_word(octets))
-            octets = b""
-        octets += more
-    return [*words, _encoded_word(octets)]
-
-
-def _encoded_word(octets: bytes) -> str:
-    return f"=?utf-8?B?{binascii.b2a_base64(octets, newline=False).decode()}?="
+    return text.split() if text.isascii() and "=?" not in text else encoded_words(text)
 
 
 # ---------------------------------------------------------------- for a person
