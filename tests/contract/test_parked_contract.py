@@ -9,8 +9,10 @@ import pytest
 from tests.unit.store.messages import DAY_ONE_MS, delivery, message, number_in, park
 
 from dispatch.mail.delivery import DeliveryState
+from dispatch.mail.envelope import Recipient
 from dispatch.mail.ids import MessageId, spool_form
 from dispatch.mail.message import ContentFile
+from dispatch.policy.copies import joined_by
 from dispatch.store.changes import DELIVERY_BYTES
 from dispatch.store.parked import ParkedStore, QueueFilter, Settle, Update
 
@@ -67,6 +69,26 @@ def test_parking_again_adds_and_overwrites_deliveries_and_keeps_the_content(stor
         ("smarthost", DeliveryState.WAITING): 1,
         ("other", DeliveryState.WAITING): 1,
     }
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [(("",), ("", "archive")), (("", "archive"), ("",)), (("", "archive", "vault"), ("", "safe"))],
+)
+def test_a_message_that_is_parked_again_with_other_copies_has_a_recipient_for_each_delivery(
+    store: ParkedStore, before: tuple[str, ...], now: tuple[str, ...]
+) -> None:
+    plain = message(1, "a@example.com")
+    for lsn, relays in ((1, before), (2, now)):
+        copies = tuple(Recipient("a@example.com", "NEVER", copy_to=relay) for relay in relays if relay)
+        rows = [delivery(index, relay=relay or "smarthost") for index, relay in enumerate(relays)]
+        store.apply([park(joined_by(plain, copies), *rows)], lsn)
+    wanted = [*now, *before[len(now) :]]
+    found = store.get(plain.id, content=False)
+    assert found is not None
+    recipients = found.message.envelope.recipients
+    assert [recipient.copy_to for recipient in recipients] == wanted
+    assert [row.relay for row in found.deliveries] == [relay or "smarthost" for relay in wanted]
 
 
 def test_two_messages_whose_ids_differ_only_at_their_ends_are_both_kept(store: ParkedStore) -> None:

@@ -106,9 +106,12 @@ def _standing(replay: Replay, mail: LogReader, store: ParkedStore, alarm: Report
             continue
         message, content = decode_mail(entry.payload)
         message = joined_by(message, tracked.copies)
-        if len(tracked.gone) < len(message.envelope.recipients):
+        everybody = set(range(len(message.envelope.recipients)))
+        # The parked store may have copies of it that this acceptance does not have.
+        gone = tracked.gone & everybody
+        if gone != everybody:
             standing.append(
-                Standing(tracked.lsn, message, content, tuple(sorted(tracked.gone)), tuple(tracked.history))
+                Standing(tracked.lsn, message, content, tuple(sorted(gone)), tuple(tracked.history))
             )
     return standing
 

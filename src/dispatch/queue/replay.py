@@ -105,7 +105,8 @@ class Tracked:
         self.gone = gone
         self.history = list(history)
         self.recipients = recipients
-        """How many it has, where its `accepted` record was among those read."""
+        """How many it has, where its `accepted` record was among those read. There may be a word of more: of
+        copies that an older record of it had."""
         self.copies = copies
         """Of its recipients, those of which the mail log knows nothing."""
 
@@ -195,7 +196,7 @@ class Replay:
         tracked = self.live.get(message_id)
         if tracked is not None:
             tracked.gone.update(indexes)
-            if len(tracked.gone) == tracked.recipients:
+            if tracked.recipients is not None and tracked.gone.issuperset(range(tracked.recipients)):
                 del self.live[message_id]
 
     def _note(self, lsn: Lsn, record: Attempted | Moved) -> None:

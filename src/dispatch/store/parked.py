@@ -32,6 +32,7 @@ import msgspec
 from dispatch.mail.delivery import DeliveryState
 from dispatch.mail.ids import MessageId
 from dispatch.mail.message import PRIORITIES, ContentFile, Message
+from dispatch.policy.copies import joined_by
 from dispatch.store.changes import (
     PARKED_STATES,
     QUEUE_STATES,
@@ -187,11 +188,23 @@ class ParkedStore:
             if number != first:
                 self._displaced[message.id] = number
                 self._execute(_SQL["add_displaced"], (message.id, number))
+        else:
+            self._keep_copies(number, message)
         if park.content is not None:
             self._execute(_SQL["park_content"], (number, park.content))
         for delivery in park.deliveries:
             if not self._change(number, delivery):
                 self._execute(_SQL["add_delivery"], self._new_row(number, message, delivery))
+
+    def _keep_copies(self, number: int, message: Message) -> None:
+        """A message that is here may be parked with other copies: what the ledger lost is taken up again by
+        the rules of today. Its deliveries go by the indexes of both."""
+        ((head,),) = self._execute(_SQL["load_head"], (number,))
+        kept = _decode_message(head)
+        before, now = kept.envelope.recipients, message.envelope.recipients
+        if before[: len(now)] != now:
+            message = joined_by(message, before[len(now) :])
+            self._execute(_SQL["change_head"], (_encode_message(message), number))
 
     def _new_row(self, number: int, message: Message, delivery: ParkedDelivery) -> tuple[object, ...]:
         lane = self._lane(delivery.relay, _PRIORITY[message.priority], message.origin.fair_share_key)

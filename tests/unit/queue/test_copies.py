@@ -8,11 +8,15 @@ import pytest
 from tests.unit.queue.bench import LATER, TAKEN, Bench, HandRelay, leave
 
 from dispatch.mail.delivery import DeliveryState
+from dispatch.mail.envelope import Recipient
 from dispatch.mail.ids import MessageId
+from dispatch.policy.copies import joined_by
 from dispatch.policy.routing import COPY, Action, Route
 from dispatch.queue.requests import Order
+from dispatch.queue.work import fresh_deliveries
 from dispatch.spool.records import Accepted, Attempted, Checkpoint
 from dispatch.store.changes import QueueFilter
+from dispatch.store.parked import Park
 
 COPIED = Route(("relay",), "kept", copies=("archive",))
 HELD = Route((), "review", "the rule 'review' holds it", Action.HOLD, ("archive",))
@@ -147,6 +151,27 @@ def test_what_a_power_cut_takes_from_the_ledger_is_decided_anew(bench: Bench) ->
     after.dealt = (COPIED,)
     after.resume(power=True)
     assert (indexes(after.relay), indexes(archive)) == ([(0,)], [(1,)])
+
+
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_a_copy_of_an_acceptance_that_the_ledger_lost_hides_no_mail(bench: Bench, checkpoint: bool) -> None:
+    """Counted as one of its recipients, it would make the message look finished."""
+    second = bench.add_relay("second")
+    bench.dealt = ("relay", "second")
+    bench.offer(2)
+    message = second.started[0][0].message
+    older = joined_by(message, (Recipient("r0@example.org", "NEVER", copy_to="archive"),))
+    bench.store.apply([Park(older, b"A: b\r\n\r\n", fresh_deliveries(older, (2,), "archive"))], 0)
+    bench.relay.answer(TAKEN)
+    bench.loop.settle()
+    if checkpoint:
+        bench.scheduler.checkpoint()
+    after = bench.kill()
+    second, archive = after.add_relay("second"), after.add_relay("archive")
+    after.dealt = ("relay", "second")
+    after.resume()
+    after.loop.advance(1.0)
+    assert (indexes(second), indexes(archive)) == ([(1,)], [(2,)])
 
 
 @pytest.mark.parametrize(("route", "states"), [(HELD, [DeliveryState.HELD]), (DISCARDED, [])])

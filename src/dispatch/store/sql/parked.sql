@@ -126,6 +126,11 @@ FROM message
 LEFT JOIN content USING (number)
 WHERE number = ?
 
+-- name: change_head
+UPDATE message
+SET head = ?
+WHERE number = ?
+
 -- name: load_head
 SELECT head
 FROM message
