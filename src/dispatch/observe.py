@@ -91,6 +91,7 @@ EVENTS: dict[str, Event] = {
     "no_beginning": Event(
         "info", "A connection was cut before its first word: TLS, or a proxy's header, did not come about."
     ),
+    "request_failed": Event("error", "A request over HTTP met a mistake of ours, and was answered 500."),
     "certificate_unusable": Event(
         "error", "The certificate cannot be used: TLS is not offered, and no connection to a TLS port begins."
     ),

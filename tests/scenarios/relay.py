@@ -86,6 +86,7 @@ class Relay:
                 "bind": ["127.0.0.1"],
                 "server_name": "relay.test",
             },
+            "api": {"ports": [], "tls_ports": [], "bind": ["127.0.0.1"]},
             "spool": {"retry_delays_seconds": [1], "segment_mb": 4},
             "queue": {"breaker_failures": 1000},
             "bounce": {},

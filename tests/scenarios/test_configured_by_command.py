@@ -94,11 +94,11 @@ def test_a_key_that_was_changed_opens_everything_and_a_lost_one_stops_the_start(
     bare.start()
     _with_password(bare, "a-password", "login", "add", "scanner")
     certificate = shown_certificate(bare)
-    assert bare.cli_result("key", "rotate").returncode == os.EX_TEMPFAIL, "not while it runs"
+    assert bare.cli_result("vault", "rotate").returncode == os.EX_TEMPFAIL, "not while it runs"
     bare.stop()
-    before = bare.json("key", "show")["id"]
-    bare.cli("key", "rotate")
-    assert bare.json("key", "show")["id"] != before
+    before = bare.json("vault", "show")["id"]
+    bare.cli("vault", "rotate")
+    assert bare.json("vault", "show")["id"] != before
     bare.start()
     assert may_log_in(bare, "scanner", "a-password")
     assert shown_certificate(bare) == certificate

@@ -9,6 +9,7 @@ from functools import partial
 import msgspec
 
 from dispatch.app.folders import CONTENT, MAIL
+from dispatch.app.http_door import HttpDoor
 from dispatch.app.logs import LogHealth, open_log
 from dispatch.app.machine import Machine
 from dispatch.app.starts import Starts
@@ -176,6 +177,8 @@ class InForce:
             suppressed=self._suppressed,
         )
         self.listener = SmtpListener(self.desk, connection_rules(settings), machine.network, report)
+        keys = Credentials(machine.clock, verifier, self._lockout, {})
+        self.http = HttpDoor(machine, self.desk, keys, settings, report)
         self._certificate: bytes | None = None
         self._put_in_force(settings)
 
@@ -188,6 +191,7 @@ class InForce:
             self.desk.credentials.logins = known_logins(new)
             self.listener.rules = connection_rules(new)
             self.levels.limits = disk_limits(new)
+            self.http.apply(new)
             self._put_in_force(new)
             self.disk.look()
 
@@ -205,9 +209,11 @@ class InForce:
         certificate = settings.certificate
         if certificate is None:
             self.listener.tls, self._certificate = None, None
+            self.http.listener.tls = None
         elif certificate.chain_pem != self._certificate:
             try:
                 self.listener.tls = server_context(certificate.chain_pem, certificate.key_pem)
+                self.http.listener.tls = self.listener.tls
             except OSError as error:  # OpenSSL's, or no descriptor to hand it the key through
                 self._report("certificate_unusable", why=str(error))
             else:
@@ -264,7 +270,7 @@ async def start_intake(
 ) -> IntakeService:
     """Open the log, then listen. The caller holds the lock of the folder.
 
-    `sockets` are bound, each with its purpose, `smtp` or `smtps`.
+    `sockets` are bound, each with its purpose: `smtp`, `smtps`, `http` or `https`.
     """
     folders = machine.folders
     starts = Starts(machine.disk, machine.start_id, MAIL)
@@ -306,7 +312,10 @@ async def start_intake(
         apply=in_force.apply,
         closed=starts.forget,
         bus=bus,
+        other_doors=(in_force.http.listener,),
     )
-    in_force.listener.listen(sockets)
+    bound = list(sockets)
+    in_force.listener.listen(each for each in bound if each[0] in ("smtp", "smtps"))
+    in_force.http.listener.listen(each for each in bound if each[0] in ("http", "https"))
     await bus.start()
     return service

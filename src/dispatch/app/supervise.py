@@ -162,11 +162,13 @@ def _databases(folders: Folders) -> list[Path]:
 
 
 def wanted_ports(settings: Settings) -> list[Wanted]:
-    addresses = tuple(settings.listener.bind)
-    everywhere = set(addresses) == {"::", "0.0.0.0"}  # noqa: S104 - compared, not bound
-    listener = settings.listener
-    ports = [("smtp", port) for port in listener.ports] + [("smtps", port) for port in listener.tls_ports]
-    return [Wanted(purpose, port, () if everywhere else addresses) for purpose, port in ports]
+    wanted: list[Wanted] = []
+    for section, purposes in ((settings.listener, ("smtp", "smtps")), (settings.api, ("http", "https"))):
+        everywhere = set(section.bind) == {"::", "0.0.0.0"}  # noqa: S104 - compared, not bound
+        addresses = () if everywhere else section.bind
+        for purpose, ports in zip(purposes, (section.ports, section.tls_ports), strict=True):
+            wanted += [Wanted(purpose, port, addresses) for port in ports]
+    return wanted
 
 
 def make_data_directory(data: Path) -> str | None:

@@ -36,12 +36,13 @@ VERBS = (
     Verb("ledger", "Prove that nothing was lost.", "dispatch.cli.ledger"),
     Verb("route", "See which relay would take a message, and why.", "dispatch.cli.route"),
     Verb("login", "Who may submit mail with a password.", "dispatch.cli.login"),
+    Verb("key", "The keys of programs that submit mail over HTTP.", "dispatch.cli.key"),
     Verb("relay", "Add, change, list and remove relays.", "dispatch.cli.relay"),
     Verb("rule", "Add, change, list and remove routing rules.", "dispatch.cli.rule"),
     Verb("suppression", "Addresses that no mail is sent to.", "dispatch.cli.suppression"),
     Verb("cert", "The certificate that TLS shows to clients.", "dispatch.cli.cert"),
     Verb("dkim", "The keys that sign mail, and their DNS records.", "dispatch.cli.dkim"),
-    Verb("key", "The key under which all secrets are sealed.", "dispatch.cli.key"),
+    Verb("vault", "The key under which all secrets are sealed.", "dispatch.cli.vault"),
     Verb("config", "Check, list and explain the settings.", "dispatch.cli.config"),
 )
 """In the order of `dispatch --help`. A new verb is a line here and its file."""

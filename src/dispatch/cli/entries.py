@@ -71,8 +71,11 @@ def add_common_verbs(
     app: typer.Typer,
     section: str,
     uses_of: Callable[[Sources, Collection[str]], Mapping[str, Use]] = _no_uses,
+    *,
+    remove: str = "remove",
 ) -> None:
-    """`list`, `remove`, `enable` and `disable`. `uses_of`: what `list` shows as well, by the entry's name."""
+    """`list`, `remove` (by whatever name), `enable` and `disable`. `uses_of`: what `list` shows as well, by
+    the entry's name."""
     noun = REPEATED[section]
 
     @app.command("list", help=f"Show every {noun}, where it was made, and what it says.")
@@ -97,8 +100,8 @@ def add_common_verbs(
             if entry.name in uses:
                 typer.echo(f"    {uses[entry.name].text}")
 
-    @app.command(help=f"Remove a {noun} that was made by command.")
-    def remove(
+    @app.command(remove, help=f"{remove.capitalize()} a {noun} that was made by command.")
+    def remove_(
         name: NameArgument,
         as_json: JsonOption = False,
         config: ConfigOption = None,
@@ -106,7 +109,7 @@ def add_common_verbs(
         set_: SetOption = None,
     ) -> None:
         changed = ask_control(Sources(config, data, set_ or ()), RemoveEntry(section, name), Changed)
-        print_changed(f"{noun} {name} is removed.", changed, as_json)
+        print_changed(f"{noun} {name} is {remove}d.", changed, as_json)
 
     _add_switch(app, section, "enable", enabled=True)
     _add_switch(app, section, "disable", enabled=False)

@@ -1,81 +1,111 @@
-"""`dispatch key`: the key under which all secrets are sealed."""
+"""`dispatch key`: the keys with which programs hand mail in over HTTP.
+
+A key is made here, in the command, and shown once; only its hash goes anywhere. (The key under which secrets
+are sealed is `dispatch vault`'s.)
+"""
 
 from __future__ import annotations
 
-import os
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from dispatch.app.publishing import Publisher
-from dispatch.app.vault_key import rotate_key
-from dispatch.cli.control_bus import Sources, holding
-from dispatch.cli.options import (
-    ConfigOption,
-    DataOption,
-    JsonOption,
-    SetOption,
-    fail,
-    new_group,
-    print_json,
-)
-from dispatch.operations.logs import reporter
-from dispatch.security.key_file import KeyFault, load_key
-from dispatch.security.vault import key_id_of
-from dispatch.settings import SettingsErrors
+from dispatch.cli.control_bus import Sources, ask_control, print_changed
+from dispatch.cli.entries import KeysArgument, NameArgument, add_common_verbs, written_keys
+from dispatch.cli.options import ConfigOption, DataOption, JsonOption, SetOption, new_group, print_json
+from dispatch.security.api_keys import NewKey, new_key
+from dispatch.settings.model import API_KEYS
+from dispatch.settings.requests import Changed, PutEntry, Value
 
-app = new_group("Show or rotate the key under which all secrets are sealed.")
+app = new_group("Make, list, rotate and revoke the keys of programs that hand mail in over HTTP.")
+
+FromOption = Annotated[
+    list[str] | None,
+    typer.Option("--from", metavar="CIDR", help="A network from which it may be used. Repeatable."),
+]
+SenderOption = Annotated[
+    list[str] | None,
+    typer.Option("--sender", metavar="PATTERN", help="A sender that it may use. Repeatable."),
+]
+RecipientOption = Annotated[
+    list[str] | None,
+    typer.Option("--recipient", metavar="PATTERN", help="A recipient that it may send to. Repeatable."),
+]
+RateOption = Annotated[
+    str, typer.Option("--rate", metavar="RATE", help='How much it may submit, like "100/minute".')
+]
 
 
 @app.command()
-def show(
-    reveal: Annotated[
-        bool, typer.Option("--reveal", help="Print the key itself, a line for a password safe.")
-    ] = False,
+def create(
+    name: NameArgument,
+    keys: KeysArgument = None,
+    from_: FromOption = None,
+    sender: SenderOption = None,
+    recipient: RecipientOption = None,
+    rate: RateOption = "",
     as_json: JsonOption = False,
     config: ConfigOption = None,
     data: DataOption = None,
     set_: SetOption = None,
 ) -> None:
-    """Where the key is, and its fingerprint; not the key."""
-    try:
-        found = load_key(Sources(config, data, set_ or ()).folder, os.environ)
-        line = found.path.read_text("ascii").strip()
-    except KeyFault as error:
-        fail(os.EX_CONFIG, str(error))
-    facts = {"path": str(found.path), "id": key_id_of(found.key)}
-    if reveal:
-        facts["key"] = line
-    if as_json:
-        print_json(facts)
-    elif reveal:
-        typer.echo(line)
-    else:
-        typer.echo(f"key {facts['id']} in {facts['path']}")
-    for remark in found.remarks:
-        typer.echo(f"note: {remark}", err=True)
+    """Make a key, and print it: it cannot be shown again."""
+    made = new_key()
+    values: dict[str, Value | None] = dict(written_keys(API_KEYS, keys))
+    given = {"allowed_cidrs": from_, "allowed_senders": sender, "allowed_recipients": recipient}
+    values |= {key: list(words) for key, words in given.items() if words}
+    if rate:
+        values["rate"] = rate
+    _put(made, name, values, "new", Sources(config, data, set_ or ()), f"key {name} is made.", as_json)
 
 
 @app.command()
 def rotate(
-    as_json: JsonOption = False, config: ConfigOption = None, data: DataOption = None, set_: SetOption = None
+    name: NameArgument,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    set_: SetOption = None,
 ) -> None:
-    """Seal everything with a new key, while the relay is stopped. A start finishes what was cut short."""
+    """Give a key another secret, and print it; the old one is not taken any more.
+
+    For a change without a gap, make a second key, move the clients, and revoke the first."""
     sources = Sources(config, data, set_ or ())
-    report = reporter("command", "warning", "text")
-    with holding(sources.folder, "stop it first") as folders:
-        rotated = rotate_key(folders, os.environ, report)
-        publisher = Publisher(folders, sources.arguments(), rotated.key, report)
-        try:
-            publisher.publish()
-        except SettingsErrors as errors:
-            # The next start needs good settings all the same, and publishes then.
-            for mistake in errors.mistakes:
-                typer.echo(f"note: {mistake}", err=True)
-        finally:
-            publisher.close()
+    _put(new_key(), name, {}, "existing", sources, f"key {name} is a new one now.", as_json)
+
+
+@app.command("set")
+def set_keys(
+    name: NameArgument,
+    keys: KeysArgument = None,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+    data: DataOption = None,
+    set_: SetOption = None,
+) -> None:
+    """Change what a key may do."""
+    order = PutEntry(API_KEYS, name, written_keys(API_KEYS, keys), "existing")
+    changed = ask_control(Sources(config, data, set_ or ()), order, Changed)
+    print_changed(f"key {name} is changed.", changed, as_json)
+
+
+def _put(
+    made: NewKey,
+    name: str,
+    values: dict[str, Value | None],
+    wanted: Literal["new", "existing"],
+    sources: Sources,
+    words: str,
+    as_json: bool,
+) -> None:
+    values |= {"key_id": made.key_id, "hash": made.hashed}
+    changed = ask_control(sources, PutEntry(API_KEYS, name, values, wanted), Changed)
     if as_json:
-        print_json({"path": str(rotated.path), "id": key_id_of(rotated.key)})
-    else:
-        typer.echo(f"Everything is sealed with key {key_id_of(rotated.key)} in {rotated.path} now.")
-        typer.echo("Put it into your password safe: `dispatch key show --reveal`.")
+        print_json({"name": name, "key_id": made.key_id, "key": made.text})
+        return
+    print_changed(words, changed, as_json)
+    typer.echo(made.text)
+    typer.echo("Keep it: it is shown this once.", err=True)
+
+
+add_common_verbs(app, API_KEYS, remove="revoke")

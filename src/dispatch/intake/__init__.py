@@ -7,6 +7,7 @@
 - `incoming`      the content of one submission while it arrives: in memory, or spilled to a file
 - `acceptance`    a whole submission becomes a record of the mail log, and an answer
 - `submit`        the private socket: what our own processes hand in
+- `http`          the door of programs: the message API, and its keys
 - `service`       the process's composition: settings, disk level, listeners, drain
 
 The rule of the station: a positive answer to the end of data is written only from the callback that says

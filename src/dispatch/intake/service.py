@@ -6,6 +6,7 @@ far the mail log may be recycled.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -27,8 +28,16 @@ class Serving(Protocol):
     async def close(self) -> None: ...
 
 
+class Door(Protocol):
+    """Where clients come in."""
+
+    async def drain(self, grace_s: float) -> None: ...
+
+    def close(self) -> None: ...
+
+
 class IntakeService:
-    """Runs the listeners over one mail log."""
+    """Runs the doors over one mail log."""
 
     def __init__(
         self,
@@ -42,10 +51,12 @@ class IntakeService:
         apply: Callable[[], None],
         closed: Callable[[], None],
         bus: Serving,
+        other_doors: tuple[Door, ...] = (),
     ) -> None:
         """`changed` says whether there are other settings than those in force; `apply` puts them in force.
         `closed` is called behind everything else."""
         self.listener = listener
+        self._doors: tuple[Door, ...] = (listener, *other_doors)
         self._clock = clock
         self._log = log
         self._released = released
@@ -64,7 +75,7 @@ class IntakeService:
 
     async def drain(self, grace_s: float) -> None:
         """No new connections; what is under way finishes and is answered."""
-        await self.listener.drain(grace_s)
+        await asyncio.gather(*(door.drain(grace_s) for door in self._doors))
 
     async def reload(self) -> None:
         if self._changed():
@@ -75,6 +86,7 @@ class IntakeService:
         for watch in self._watches:
             watch.stop()
         await self._bus.close()
-        self.listener.close()
+        for door in self._doors:
+            door.close()
         self._log.close()
         self._closed()

@@ -84,6 +84,8 @@ class Refusal(msgspec.Struct, frozen=True):
     """What the operator is told."""
     kind: RefusalKind
     """The counter it adds to; `denied` is a source that may not submit at all."""
+    wait_s: float = 0.0
+    """After so long it may be otherwise; 0 where nobody knows."""
 
 
 _CLOSED = Refusal(
@@ -170,6 +172,7 @@ def refuse_auth(
             f"too many failed logins from {client_address} or for the user {showable(user)!r}:"
             f" locked out for another {ceil(locked_s)} s",
             "lockout",
+            locked_s,
         )
     return _BUSY if busy else None
 
@@ -342,6 +345,18 @@ class RateLimits:
             own.take(now_s)
         return None
 
+    def refuse_address(self, now_s: float, client_address: str) -> Refusal | None:
+        """Whether `refuse` would, because of the address alone; nothing is counted."""
+        if not self.addresses.rates:
+            return None
+        address = self.addresses.bucket(address_key(client_address), now_s)
+        wait_s = address.peek(now_s)
+        return (
+            _refuse_rate("rate_address", "from your address", client_address, address, wait_s)
+            if wait_s
+            else None
+        )
+
     def _limited(self, login: LoginRules) -> bool:
         return bool(self.logins.rates if login.rates is None else login.rates)
 
@@ -359,6 +374,7 @@ def _refuse_rate(kind: RefusalKind, whose: str, who: str, bucket: Bucket, wait_s
         reply(451, "4.7.1", f"Too many messages {whose}, try again in {seconds}"),
         f"more messages from {who} than {written_rates(bucket.rates)}",
         kind,
+        wait_s,
     )
 
 

@@ -2,6 +2,7 @@
 
 - `model`     every key: type, default, limits, meaning, who needs it, live or restart
 - `rule_keys`, `relay_keys`, `login_keys` the same for rules, relays, logins
+- `api_keys`  the same for HTTP, and for the keys of programs
 - `mail_keys` the same for a host's own mail
 - `quantities` kinds that several sections share
 - `presets`   providers whose SMTP hosts are known

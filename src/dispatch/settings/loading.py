@@ -22,11 +22,13 @@ from typing import TypeVar
 import msgspec
 
 from dispatch.settings import sources
+from dispatch.settings.api_keys import ApiKey
 from dispatch.settings.deployment import INTERVAL, UPSTREAM, WARNING, Deployment, deployment
 from dispatch.settings.kinds import Unfit
 from dispatch.settings.login_keys import Login
 from dispatch.settings.mistakes import DEFAULT, Mistake, Origin, SettingsErrors
 from dispatch.settings.model import (
+    API_KEYS,
     KEYS,
     LOGINS,
     PLAIN_KEYS,
@@ -44,7 +46,7 @@ from dispatch.settings.relay_keys import Relay
 from dispatch.settings.rule_keys import Rule
 from dispatch.settings.sources import Given
 
-_Row = TypeVar("_Row", Relay, Rule, Login)
+_Row = TypeVar("_Row", Relay, Rule, Login, ApiKey)
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -83,7 +85,7 @@ def load(
     values.take(given, mistakes)
     values.take(*sources.from_overrides(overrides))
     settings = values.settings(host_name if host_name is not None else socket.gethostname())
-    checks = (_check_relays, _check_rules, _check_logins, _check_lockout, _check_disk)
+    checks = (_check_relays, _check_rules, _check_logins, _check_api_keys, _check_lockout, _check_disk)
     mistakes = [*values.mistakes, *(mistake for check in checks for mistake in check(settings, values))]
     if mistakes:
         raise SettingsErrors(mistakes)
@@ -175,8 +177,8 @@ class _Values:
         for path in PLAIN_KEYS:
             self.origins.setdefault(path, DEFAULT)
         relays, rules = self._rows(RELAYS, Relay, settings), self._rows(RULES, Rule, settings)
-        logins = self._rows(LOGINS, Login, settings)
-        return msgspec.structs.replace(settings, relays=relays, rules=rules, logins=logins)
+        logins, keys = self._rows(LOGINS, Login, settings), self._rows(API_KEYS, ApiKey, settings)
+        return msgspec.structs.replace(settings, relays=relays, rules=rules, logins=logins, api_keys=keys)
 
     def _rows(self, section: str, model: type[_Row], settings: Settings) -> tuple[_Row, ...]:
         """All tables of a repeated section."""
@@ -353,6 +355,25 @@ def _check_logins(settings: Settings, values: _Values) -> Iterator[Mistake]:
             yield Mistake(values.begun[path], f"{_shown_path(path)}.password", "is missing", remedy)
 
 
+def _check_api_keys(settings: Settings, values: _Values) -> Iterator[Mistake]:
+    known = [relay.name for relay in settings.effective_relays()]
+    ids: dict[str, str] = {}
+    for key in settings.api_keys:
+        path = f"{API_KEYS}.{key.name}"
+        if key.relay and key.relay not in known:
+            what, remedy = _no_relay(key.relay, known)
+            yield Mistake(values.origins[f"{path}.relay"], f"{_shown_path(path)}.relay", what, remedy)
+        for part in ("key_id", "hash"):
+            if not getattr(key, part) and f"{path}.{part}" not in values.unfit:
+                remedy = "`dispatch key create` makes a key"
+                yield Mistake(values.begun[path], f"{_shown_path(path)}.{part}", "is missing", remedy)
+        other = ids.setdefault(key.key_id, key.name)
+        if key.key_id and other != key.name:
+            at = values.origins[f"{path}.key_id"]
+            what, remedy = f"the key {other} has the same", "make one of them anew with `dispatch key create`"
+            yield Mistake(at, f"{_shown_path(path)}.key_id", what, remedy)
+
+
 def _shown_path(path: str) -> str:
     """A table that has no name yet goes by its place."""
     return path.replace(".[", "[")
@@ -403,5 +424,8 @@ def _warnings(settings: Settings, ignored: Sequence[str]) -> Iterator[str]:
     for login in settings.logins:
         if login.enabled and login.relay and login.relay not in usable:
             yield f"logins.{login.name}: its relay {login.relay} is not enabled, its mail is held"
+    for key in settings.api_keys:
+        if key.enabled and key.relay and key.relay not in usable:
+            yield f"api_keys.{key.name}: its relay {key.relay} is not enabled, its mail is held"
     if not settings.relays:
         yield "no relay is configured: all mail is captured on this machine, nothing leaves it"

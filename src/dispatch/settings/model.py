@@ -1,9 +1,9 @@
 """The settings: every key with its type, its default, its limits, its meaning, and who needs it.
 
-This page, with `relay_keys`, `rule_keys` and `login_keys` for what there may be many of, and `mail_keys` for
-a host's own mail, is the only place where a key is declared. From it come the checks of what an operator
-wrote, the names of the environment variables, `dispatch config`, the snapshots that the processes read, and
-the reference page of the manual.
+This page, with `relay_keys`, `rule_keys`, `login_keys` and `api_keys` for what there may be many of, and
+`mail_keys` for a host's own mail, is the only place where a key is declared. From it come the checks of what
+an operator wrote, the names of the environment variables, `dispatch config`, the snapshots that the processes
+read, and the reference page of the manual.
 
 Rules:
 - A key is here only if this version obeys it.
@@ -22,6 +22,7 @@ import msgspec
 from dispatch.observe import LEVELS, Level
 from dispatch.policy.uncertain import UncertainPolicy
 from dispatch.settings import kinds
+from dispatch.settings.api_keys import Api, ApiKey
 from dispatch.settings.keys import Entry, Role, Section, entries_of, live, restart
 from dispatch.settings.kinds import Choice, Flag, ListOf, Number, Text
 from dispatch.settings.login_keys import Login
@@ -437,6 +438,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Every setting, checked. Made by `dispatch.settings.load`, or read from a snapshot."""
 
     listener: Listener = Listener()
+    api: Api = Api()
     spool: Spool = Spool()
     queue: Queue = Queue()
     mail: Mail = Mail()
@@ -446,6 +448,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """As configured; what works with relays asks for `effective_relays`."""
     rules: tuple[Rule, ...] = ()
     logins: tuple[Login, ...] = ()
+    api_keys: tuple[ApiKey, ...] = ()
     certificate: Certificate | None = None
 
     def effective_relays(self) -> tuple[Relay, ...]:
@@ -470,10 +473,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 RELAYS = "relays"
 RULES = "rules"
 LOGINS = "logins"
-REPEATED = {RELAYS: "relay", RULES: "rule", LOGINS: "login"}
+API_KEYS = "api_keys"
+REPEATED = {RELAYS: "relay", RULES: "rule", LOGINS: "login", API_KEYS: "key"}
 """Sections of which there is a table for each of something, told apart by its name; and what it is."""
 SECTIONS: dict[str, type[Section]] = {
     "listener": Listener,
+    "api": Api,
     "spool": Spool,
     "queue": Queue,
     "mail": Mail,
@@ -482,6 +487,7 @@ SECTIONS: dict[str, type[Section]] = {
     RELAYS: Relay,
     RULES: Rule,
     LOGINS: Login,
+    API_KEYS: ApiKey,
 }
 """In the order of the manual."""
 KEYS = {name: entries_of(name, model, repeated=name in REPEATED) for name, model in SECTIONS.items()}

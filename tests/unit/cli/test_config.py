@@ -66,7 +66,9 @@ def test_mistakes_as_json(broken: Path, capsys: pytest.CaptureFixture[str]) -> N
     }
 
 
-@pytest.mark.parametrize("verb", [["config", "check"], ["config", "explain", "ports"], ["queue", "list"]])
+@pytest.mark.parametrize(
+    "verb", [["config", "check"], ["config", "explain", "listener.ports"], ["queue", "list"]]
+)
 def test_a_file_that_cannot_be_read_just_now_is_no_mistake(
     verb: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

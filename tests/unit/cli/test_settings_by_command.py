@@ -217,15 +217,15 @@ def test_every_mistake_of_a_command_is_told(data: list[str], capsys: Out) -> Non
 
 
 def test_the_key_is_shown_only_when_it_is_asked_for(data: list[str], capsys: Out, tmp_path: Path) -> None:
-    assert run(["key", "show", *data]) == os.EX_CONFIG, "there is none yet"
+    assert run(["vault", "show", *data]) == os.EX_CONFIG, "there is none yet"
     assert run(["relay", "list", *data]) == os.EX_OK
     capsys.readouterr()
     line = (tmp_path / "data/.dispatch-key").read_text().strip()
     secret = line.rpartition(".")[2]
-    assert run(["key", "show", *data]) == os.EX_OK
-    assert run(["key", "show", "--json", *data]) == os.EX_OK
+    assert run(["vault", "show", *data]) == os.EX_OK
+    assert run(["vault", "show", "--json", *data]) == os.EX_OK
     assert secret not in capsys.readouterr().out
-    assert run(["key", "show", "--reveal", *data]) == os.EX_OK
+    assert run(["vault", "show", "--reveal", *data]) == os.EX_OK
     assert capsys.readouterr().out.strip() == line
 
 

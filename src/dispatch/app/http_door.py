@@ -1,0 +1,79 @@
+"""The HTTP door of the intake process, from the settings (station 1)."""
+
+from __future__ import annotations
+
+from dispatch.app.machine import Machine
+from dispatch.intake.credentials import Credentials, KnownLogin
+from dispatch.intake.http.application import Application, HttpRules
+from dispatch.intake.http.keyring import Keyring, KnownKey
+from dispatch.intake.http.listener import HttpConnectionRules, HttpListener
+from dispatch.intake.http.submission import Submitter
+from dispatch.intake.smtp_session import Desk
+from dispatch.mime.mailboxes import Mailbox
+from dispatch.observe import Reporter
+from dispatch.policy.admission import RateLimits
+from dispatch.policy.limits import Bucket, Limits, parse_rates
+from dispatch.policy.logins import AddressList, LoginRules
+from dispatch.security.networks import Networks
+from dispatch.settings import Settings
+from dispatch.settings.api_keys import ApiKey
+
+
+class HttpDoor:
+    """What of it is exchanged when the settings change."""
+
+    def __init__(
+        self, machine: Machine, desk: Desk, credentials: Credentials, settings: Settings, report: Reporter
+    ) -> None:
+        """`credentials` are its own: keys, and no logins."""
+        self._clock = machine.clock
+        self._keyring = Keyring(credentials)
+        rates = RateLimits(Limits(), Limits(), Bucket(()))
+        self._submitter = Submitter(desk, machine.chance, rates, machine.threads.worker("compose"))
+        self._application = Application(
+            machine.clock, machine.chance, self._keyring, self._submitter, http_rules(settings), report
+        )
+        self.listener = HttpListener(machine.clock, self._application, http_connections(settings), report)
+        self.apply(settings)
+
+    def apply(self, settings: Settings) -> None:
+        api, rates = settings.api, self._submitter.rates
+        self._application.rules = http_rules(settings)
+        self.listener.rules = http_connections(settings)
+        rates.addresses.rates = parse_rates(api.rate_per_address)
+        rates.everyone.change(parse_rates(api.rate), self._clock.monotonic())
+        self._keyring.change(known_keys(settings))
+
+
+def http_rules(settings: Settings) -> HttpRules:
+    api = settings.api
+    return HttpRules(
+        Networks.parse(api.allowed_cidrs).contains,
+        Networks.parse(api.trusted_proxies).contains,
+        api.max_body_bytes,
+        api.max_requests,
+        api.request_timeout_seconds,
+    )
+
+
+def http_connections(settings: Settings) -> HttpConnectionRules:
+    return HttpConnectionRules(settings.api.max_connections, settings.api.request_timeout_seconds)
+
+
+def known_keys(settings: Settings) -> dict[str, KnownKey]:
+    """Those that may be used, by their public parts."""
+    return {key.key_id: _known(key) for key in settings.api_keys if key.enabled}
+
+
+def _known(key: ApiKey) -> KnownKey:
+    rules = LoginRules(
+        key.key_id,
+        AddressList.parse(key.allowed_senders),
+        AddressList.parse(key.allowed_recipients),
+        rates=parse_rates(key.rate),
+        relay=key.relay,
+        may_name_relay=key.may_name_relay,
+    )
+    networks = Networks.parse(key.allowed_cidrs) if key.allowed_cidrs else None
+    default = Mailbox(key.default_from_name, key.default_from) if key.default_from else None
+    return KnownKey(KnownLogin(rules, key.hash, networks, key.tags, key.priority), key.name, default)
