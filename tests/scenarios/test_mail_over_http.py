@@ -8,7 +8,7 @@ import json
 import socket
 import ssl
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from email import message_from_bytes
 from email.policy import default
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ NOBODYS_KEY = "dsp_live_aaaaaaaaaaaa_" + "x" * 43
 
 class Said(NamedTuple):
     status: int
-    headers: Mapping[str, str]
+    headers: http.client.HTTPMessage
     body: Any
 
 
@@ -83,7 +83,7 @@ class Api:
             assert answer.headers["Content-Type"] == "application/problem+json"
             assert told["status"] == answer.status
             assert told["request_id"] == answer.headers["X-Request-Id"]
-        return Said(answer.status, dict(answer.headers), told)
+        return Said(answer.status, answer.headers, told)
 
 
 @pytest.fixture
