@@ -4,7 +4,8 @@
 It prints `guessing` with the first one, and at SIGTERM `SECONDS`, and how often each code was the answer, as
 JSON. Names are never the same, so that no lock of a user spares the relay a hash.
 
-At the lowest priority: guessers are other people's machines, and must not take the relay's cores.
+It runs only where a core has nothing else to do: guessers are other people's machines, and must not take the
+relay's cores.
 """
 
 from __future__ import annotations
@@ -99,8 +100,9 @@ async def _guess(port: int, per_s: int, addresses: int, secured: bool) -> None:
 
 
 def _yield_to_all() -> None:
-    """Where the kernel shares the cores among sessions, a process's priority counts within its own only."""
-    os.nice(NICE)
+    """Also with a nice value of 19, a process that has begun keeps its core for milliseconds. And where the
+    kernel shares the cores among sessions, a process's priority counts within its own only."""
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     share = Path("/proc/self/autogroup")
     if share.exists():
         share.write_text(str(NICE))
