@@ -9,6 +9,7 @@ import socket
 import ssl
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import closing
 from email import message_from_bytes
 from email.policy import default
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ import pytest
 from tests.scenarios.relay import Relay, free_port, until
 from tests.scenarios.upstream import Upstream, always
 
+DISK_LIMITS = ("disk_warn_mb", "disk_throttle_mb", "disk_suspend_mb")
 PATH = "/api/v1/messages"
 PLAIN = {"from": "Me <me@example.org>", "to": ["you@example.net"], "subject": "Test", "text": "It works."}
 NOBODYS_KEY = "dsp_live_aaaaaaaaaaaa_" + "x" * 43
@@ -42,6 +44,11 @@ class Api:
     def configure(self, **api: object) -> None:
         ports = {"ports": [self.port], "tls_ports": [self.tls_port]}
         self.relay.configure(self._upstream.table(), api={**ports, **api})
+
+    def configure_spool(self, *, full: bool) -> None:
+        limits = dict.fromkeys(DISK_LIMITS, 1 << 20 if full else 0)
+        ports = {"ports": [self.port], "tls_ports": [self.tls_port]}
+        self.relay.configure(self._upstream.table(), api=ports, spool=limits).reload()
 
     def make(self, name: str, *words: str) -> str:
         made: str = json.loads(self.relay.cli("key", "create", name, *words, "--json"))["key"]
@@ -84,6 +91,13 @@ class Api:
             assert told["status"] == answer.status
             assert told["request_id"] == answer.headers["X-Request-Id"]
         return Said(answer.status, answer.headers, told)
+
+    def ready(self) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        with closing(connection):
+            connection.request("GET", "/readyz")
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())["status"]
 
 
 @pytest.fixture
@@ -253,6 +267,52 @@ def test_a_body_above_the_limit_is_cut_while_it_arrives(relay: Relay, upstream: 
         except ConnectionResetError:
             return  # it was told, and the network threw it away with what was still on its way
         assert heard.startswith(b"HTTP/1.1 413 ")
+
+
+def test_bodies_share_their_memory(relay: Relay, upstream: Upstream) -> None:
+    api = Api(relay, upstream, max_body_bytes=900_000, body_memory_mb=1)
+    large = json.dumps({**PLAIN, "text": "x" * 700_000}).encode()
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(large)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", api.port), timeout=30) as first:
+        first.sendall(head.encode() + large[:-1])
+
+        def refused() -> bool:
+            said = api.ask(body=large)
+            assert said.status in (202, 503)
+            return said.status == 503 and bool(said.headers["Retry-After"])
+
+        until(refused, "the first one's body is in memory")
+        assert api.ask().status == 202, "small ones go on"
+        first.sendall(large[-1:])
+        assert first.recv(100).startswith(b"HTTP/1.1 202 ")
+    assert api.ask(body=large).status == 202, "there is room again"
+
+
+def test_closed_doors_are_closed_here_too(api: Api, upstream: Upstream) -> None:
+    api.relay.cli("queue", "drain", "--timeout", "30")
+    said = api.ask()
+    assert (said.status, said.body["code"]) == (503, "closed")
+    assert said.headers["Retry-After"]
+    assert api.ready() == (503, "not_ready")
+    api.relay.cli("queue", "accept")
+    assert api.ready() == (200, "ready")
+    assert api.ask().status == 202
+    until(lambda: len(upstream.delivered) == 1, "it is delivered")
+
+
+def test_a_full_disk_is_told(api: Api, relay: Relay) -> None:
+    api.configure_spool(full=True)
+    until(lambda: api.ready() == (503, "not_ready"), "it is noticed")
+    said = api.ask()
+    assert (said.status, said.body["code"]) == (507, "insufficient_storage")
+    assert said.headers["Retry-After"]
+    assert api.ask("GET", "/healthz", b"", authorization="").status == 200, "it is alive"
+    api.configure_spool(full=False)
+    until(lambda: api.ready() == (200, "ready"), "it has room again")
+    assert api.ask().status == 202
 
 
 def test_strangers_learn_nothing_of_keys(relay: Relay, upstream: Upstream) -> None:

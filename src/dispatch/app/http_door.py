@@ -40,6 +40,8 @@ class HttpDoor:
         api, rates = settings.api, self._submitter.rates
         self._application.rules = http_rules(settings)
         self.listener.rules = http_connections(settings)
+        # The largest body always fits, or it could never be taken.
+        self._application.bodies.bytes_max = max(api.body_memory_mb << 20, api.max_body_bytes)
         rates.addresses.rates = parse_rates(api.rate_per_address)
         rates.everyone.change(parse_rates(api.rate), self._clock.monotonic())
         self._keyring.change(known_keys(settings))

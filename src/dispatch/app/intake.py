@@ -295,7 +295,7 @@ async def start_intake(
         partial(machine.threads.worker, "keys"),
         lambda: in_force.desk.rules.local_names,
     )
-    doors = DoorKeeper(machine.disk, in_force.listener, report)
+    doors = DoorKeeper(machine.disk, (in_force.listener, in_force.http.listener), report)
 
     async def handle(request: Request | DoorRequest) -> Answer | Doors:
         return await submitting.handle(request) if isinstance(request, Submit) else doors.handle(request)

@@ -68,6 +68,18 @@ def _program() -> str:
     return os.path.relpath(started) if started.is_relative_to(Path.cwd()) else str(started)
 
 
+def _http_lines(settings: Settings, listening: Listening, dispatch: str) -> list[str]:
+    ports = [f"{port}" for port in listening.listening_ports("http")]
+    ports += [f"{port} (TLS)" for port in listening.listening_ports("https")]
+    if not ports:
+        return []
+    keys = sum(key.enabled for key in settings.api_keys)
+    how = f"no key yet: {dispatch} key create NAME --data {settings.spool.directory}"
+    if keys:
+        how = "1 key" if keys == 1 else f"{keys} keys"
+    return [f"  HTTP      port {', '.join(ports)}; {how}"]
+
+
 def _welcome(settings: Settings, listening: Listening, small: bool) -> str:
     """What listens where, where the data lies, what to type next. `small`: started from a few variables."""
     data = settings.spool.directory
@@ -83,6 +95,7 @@ def _welcome(settings: Settings, listening: Listening, small: bool) -> str:
         lines.append(f"  SMTP      port {', '.join(map(str, ports))}, from {sources}")
     else:
         lines.append("  SMTP      no port could be bound: nothing is accepted (see the log above)")
+    lines += _http_lines(settings, listening, dispatch)
     lines.append(f"  Data      {data}")
     relays = settings.effective_relays()
     default = settings.default_relay()

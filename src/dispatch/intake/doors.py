@@ -10,10 +10,10 @@ before they are called closed, and gone before they are called open.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import assert_never
+from typing import Protocol, assert_never
 
-from dispatch.intake.listener import SmtpListener
 from dispatch.intake.requests import AskDoors, CloseDoors, DoorRequest, Doors, OpenDoors
 from dispatch.observe import Reporter
 from dispatch.ports import Disk
@@ -21,13 +21,25 @@ from dispatch.ports import Disk
 FILE = "closed"
 
 
-class DoorKeeper:
-    """Closes and opens the doors of a listener, and remembers which they are."""
+class Door(Protocol):
+    """Where clients come in, of one kind."""
 
-    def __init__(self, disk: Disk, listener: SmtpListener, report: Reporter) -> None:
+    @property
+    def inside(self) -> int:
+        """How many are in the middle of something."""
+        ...
+
+    def put_doors(self, *, closed: bool) -> None: ...
+
+
+class DoorKeeper:
+    """Closes and opens the doors, and remembers which they are."""
+
+    def __init__(self, disk: Disk, doors: Sequence[Door], report: Reporter) -> None:
         self._disk = disk
-        self._listener = listener
+        self._doors = doors
         self._report = report
+        self._closed = False
         if _was_closed(disk):
             self._put(closed=True)
 
@@ -43,8 +55,7 @@ class DoorKeeper:
                 pass
             case _:
                 assert_never(request)
-        listener = self._listener
-        return Doors(listener.closed, sum(not each.session.closed for each in listener.connections))
+        return Doors(self._closed, sum(door.inside for door in self._doors))
 
     def _keep(self, *, closed: bool) -> None:
         if closed:
@@ -54,11 +65,13 @@ class DoorKeeper:
             with suppress(FileNotFoundError):
                 self._disk.remove(FILE)
         self._disk.sync_folder("")
-        if closed is not self._listener.closed:
+        if closed is not self._closed:
             self._put(closed=closed)
 
     def _put(self, *, closed: bool) -> None:
-        self._listener.put_doors(closed=closed)
+        self._closed = closed
+        for door in self._doors:
+            door.put_doors(closed=closed)
         self._report("intake_closed" if closed else "intake_opened")
 
 

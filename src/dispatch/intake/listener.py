@@ -99,6 +99,11 @@ class SmtpListener:
             for connection in list(self.connections):
                 connection.session.cut()
 
+    @property
+    def inside(self) -> int:
+        """Conversations that have not ended."""
+        return sum(not each.session.closed for each in self.connections)
+
     def put_doors(self, *, closed: bool) -> None:
         """Closed: who comes is turned away, and who is here goes when he has finished his message."""
         self.closed = closed

@@ -88,11 +88,12 @@ class Refusal(msgspec.Struct, frozen=True):
     """After so long it may be otherwise; 0 where nobody knows."""
 
 
-_CLOSED = Refusal(
+CLOSED = Refusal(
     reply(421, "4.3.2", "No mail is taken at the moment, try again later"),
     "the relay is being drained: `dispatch queue accept` takes mail again",
     "closed",
 )
+"""Whoever comes while an operator lets nobody in."""
 _DISK = Refusal(
     reply(452, "4.3.1", "Insufficient storage, try again later"),
     "the disk has less room left than spool.disk_suspend_mb",
@@ -141,7 +142,7 @@ def refuse_connection(
     `closed`: an operator lets nobody in.
     """
     if closed:
-        return _CLOSED
+        return CLOSED
     if connections > connections_max:
         return Refusal(
             reply(421, "4.7.0", "Too many connections, try again later"),

@@ -59,6 +59,15 @@ class Api(Section, frozen=True, kw_only=True):
     max_body_bytes: Annotated[
         int, live("intake", Number(1024, 1 << 30, "bytes"), "The largest body of a request; beyond it, 413.")
     ] = 41_943_040
+    body_memory_mb: Annotated[
+        int,
+        live(
+            "intake",
+            Number(1, 1 << 20, "MiB"),
+            """Memory for the bodies of all requests together, as long as they are looked at; what is made of
+            them takes about twice as much again. A body for which there is no room is answered 503.""",
+        ),
+    ] = 64
     max_connections: Annotated[
         int, live("intake", AMOUNT, "Connections at once, of all clients; one more is answered 503.")
     ] = 1000

@@ -28,7 +28,7 @@ class House:
         self.listener = SmtpListener(
             door.desk, ConnectionRules(10, 10, 60.0), cast("Network", None), self._report
         )
-        self.doors = DoorKeeper(SystemDisk(folder), self.listener, self._report)
+        self.doors = DoorKeeper(SystemDisk(folder), [self.listener], self._report)
 
     def _report(self, event: str, /, **fields: object) -> None:
         self.told.append(event)
@@ -89,7 +89,7 @@ class SickDisk(SystemDisk):
 
 
 def test_doors_that_no_disk_remembers_are_not_called_closed(house: House, tmp_path: Path) -> None:
-    house.doors = DoorKeeper(SickDisk(tmp_path), house.listener, house._report)
+    house.doors = DoorKeeper(SickDisk(tmp_path), [house.listener], house._report)
     with pytest.raises(OSError, match="simulated"):
         house.doors.handle(CloseDoors())
     assert house.doors.handle(AskDoors()) == Doors(False, 0) and not house.told

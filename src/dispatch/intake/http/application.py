@@ -19,17 +19,20 @@ from dispatch.intake.http.client_address import client_address
 from dispatch.intake.http.keyring import Keyring, KnownKey, wrong_key
 from dispatch.intake.http.messages import read_offer
 from dispatch.intake.http.problems import MEDIA_TYPE, Problem, later, of_refusal
-from dispatch.intake.http.requests import ClientGone, Receive, Request, Scope, Send
+from dispatch.intake.http.requests import ClientGone, Receive, Request, Room, Scope, Send
 from dispatch.intake.http.submission import Submitter
+from dispatch.intake.incoming import Budget
 from dispatch.mail.ids import new_message_id, request_form, spool_form
 from dispatch.mail.message import Origin
 from dispatch.mail.showable import showable
 from dispatch.observe import Reporter
-from dispatch.policy.admission import Refusal
+from dispatch.policy.admission import CLOSED, Refusal
 from dispatch.ports import Chance, Clock
 
 JSON = "application/json"
 BUSY_WAIT_S = 1.0
+_HEALTH = ("/healthz", "/readyz")
+"""Answered also where there is too much to do."""
 _INTERNAL = Problem(500, "internal_error", "something went wrong here; the log has it by the request's id")
 
 
@@ -72,9 +75,14 @@ class Application:
         self.rules = rules
         self._report = report
         self._under_way = 0
+        self.closed = False
+        """No mail is taken, an operator says."""
+        self.bodies = Budget(0)
+        """What the bodies of all requests hold."""
         self._routes: dict[str, dict[str, Handler]] = {
             "/api/v1/messages": {"POST": self._send_message},
             "/healthz": {"GET": self._alive},
+            "/readyz": {"GET": self._ready},
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -116,7 +124,7 @@ class Application:
         methods = self._routes.get(request.path)
         if methods is None:
             raise Problem(404, "not_found", "there is nothing here")
-        if self._under_way > self.rules.requests_max and request.path != "/healthz":
+        if self._under_way > self.rules.requests_max and request.path not in _HEALTH:
             raise later(503, "busy", "too many requests are under way", BUSY_WAIT_S)
         method = "GET" if request.method == "HEAD" else request.method
         if method not in methods:
@@ -142,12 +150,22 @@ class Application:
     async def _alive(self, request: Request) -> Answer:
         return Answer(200, b'{"status":"ok"}')
 
+    async def _ready(self, request: Request) -> Answer:
+        """Whether mail would be taken now."""
+        if self.closed or not self._submitter.has_disk():
+            return Answer(503, b'{"status":"not_ready"}')
+        return Answer(200, b'{"status":"ready"}')
+
     async def _send_message(self, request: Request) -> Answer:
         key, origin = await self._authenticate(request)
+        if self.closed:
+            self._submitter.told(CLOSED, origin)
+            raise of_refusal(CLOSED)
         request.demand_media_type(JSON)
-        body = await request.body(self.rules.body_bytes_max, self.rules.timeout_s)
-        offer = read_offer(body, key.default_from)
-        said = await self._submitter.submit(offer, key, origin)
+        rules = self.rules
+        with Room(self.bodies) as room:
+            body = await request.body(room, rules.body_bytes_max, rules.timeout_s)
+            said = await self._submitter.submit(read_offer(body, key.default_from), key, origin)
         if isinstance(said, Refusal):
             raise of_refusal(said)
         told = {"id": spool_form(said), "message": "Queued. Thank you."}

@@ -60,6 +60,7 @@ class HttpListener:
         self.rules = rules
         self.tls: ssl.SSLContext | None = None
         self.state = ServerState()
+        self._application = application
         self._report = report
         self._accepting: list[Accepting] = []
         self.config = uvicorn.Config(
@@ -91,6 +92,15 @@ class HttpListener:
 
     def _connection(self, _: str | None) -> HttpConnection:
         return HttpConnection(self)
+
+    @property
+    def inside(self) -> int:
+        """Requests that have no answer yet."""
+        return len(self.state.tasks)
+
+    def put_doors(self, *, closed: bool) -> None:
+        """Closed: requests are answered, and no mail is taken."""
+        self._application.closed = closed
 
     async def drain(self, grace_s: float) -> None:
         """No new connections; requests under way are answered within `grace_s`."""

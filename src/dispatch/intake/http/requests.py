@@ -9,12 +9,34 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, NamedTuple
 
-from dispatch.intake.http.problems import Problem
+from dispatch.intake.http.problems import Problem, later
+from dispatch.intake.incoming import Budget
+
+NO_ROOM_WAIT_S = 5.0
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 """ASGI's (version 3)."""
+
+
+class Room:
+    """What one request holds of a budget that all bodies share; given back at the end of the `with` block."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._taken_bytes = 0
+
+    def take(self, size_bytes: int) -> bool:
+        """False where there is not as much left."""
+        self._taken_bytes += size_bytes
+        return self._budget.take(size_bytes)
+
+    def __enter__(self) -> Room:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.give_back(self._taken_bytes)
 
 
 class ClientGone(Exception):
@@ -46,8 +68,8 @@ class Request(NamedTuple):
         if self.header("content-encoding") not in (None, "", "identity"):
             raise Problem(415, "unsupported_media_type", "the body must not be compressed (Content-Encoding)")
 
-    async def body(self, bytes_max: int, timeout_s: float) -> bytes:
-        """All of it. Raises `Problem` (413, 408) and `ClientGone`."""
+    async def body(self, room: Room, bytes_max: int, timeout_s: float) -> bytes:
+        """All of it. Raises `Problem` (413, 408, 503) and `ClientGone`."""
         declared = self.header("content-length")
         if declared is not None and declared.isdecimal() and int(declared) > bytes_max:
             raise _too_large(bytes_max)
@@ -63,6 +85,8 @@ class Request(NamedTuple):
                     size_bytes += len(block)
                     if size_bytes > bytes_max:
                         raise _too_large(bytes_max)
+                    if not room.take(len(block)):
+                        raise later(503, "busy", "other requests have large bodies", NO_ROOM_WAIT_S)
                     blocks.append(block)
                     if not message.get("more_body", False):
                         return b"".join(blocks)

@@ -50,6 +50,10 @@ class Submitter:
             self.told(refusal, Origin("api", client_address))
             raise of_refusal(refusal)
 
+    def has_disk(self) -> bool:
+        """The spool takes mail."""
+        return self._desk.disk_level() is not DiskLevel.SUSPENDED
+
     def told(self, refusal: Refusal, origin: Origin, sender: str | None = None, recipient: str = "") -> None:
         """The operator."""
         self._desk.refused(refusal, origin, sender, recipient)
@@ -76,9 +80,8 @@ class Submitter:
         return said
 
     def _demand_sender(self, reverse_path: str, key: KnownKey, origin: Origin) -> None:
-        desk = self._desk
         refusal = refuse_mail(
-            disk_suspended=desk.disk_level() is DiskLevel.SUSPENDED,
+            disk_suspended=not self.has_disk(),
             source_allowed=True,
             allow_list_empty=False,
             client_address=origin.client_address,
