@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from dispatch.app.machine import Machine
-from dispatch.intake.credentials import Credentials, KnownLogin
+from dispatch.app.submitters import known_keys
+from dispatch.intake.credentials import Credentials
 from dispatch.intake.http.application import Application, HttpRules
-from dispatch.intake.http.keyring import Keyring, KnownKey
+from dispatch.intake.http.keyring import Keyring
 from dispatch.intake.http.listener import HttpConnectionRules, HttpListener
 from dispatch.intake.http.submission import Submitter
 from dispatch.intake.smtp_session import Desk
-from dispatch.mime.mailboxes import Mailbox
 from dispatch.observe import Reporter
 from dispatch.policy.admission import RateLimits
 from dispatch.policy.limits import Bucket, Limits, parse_rates
-from dispatch.policy.logins import AddressList, LoginRules
 from dispatch.security.networks import Networks
 from dispatch.settings import Settings
-from dispatch.settings.api_keys import ApiKey
 
 
 class HttpDoor:
@@ -60,22 +58,3 @@ def http_rules(settings: Settings) -> HttpRules:
 
 def http_connections(settings: Settings) -> HttpConnectionRules:
     return HttpConnectionRules(settings.api.max_connections, settings.api.request_timeout_seconds)
-
-
-def known_keys(settings: Settings) -> dict[str, KnownKey]:
-    """Those that may be used, by their public parts."""
-    return {key.key_id: _known(key) for key in settings.api_keys if key.enabled}
-
-
-def _known(key: ApiKey) -> KnownKey:
-    rules = LoginRules(
-        key.key_id,
-        AddressList.parse(key.allowed_senders),
-        AddressList.parse(key.allowed_recipients),
-        rates=parse_rates(key.rate),
-        relay=key.relay,
-        may_name_relay=key.may_name_relay,
-    )
-    networks = Networks.parse(key.allowed_cidrs) if key.allowed_cidrs else None
-    default = Mailbox(key.default_from_name, key.default_from) if key.default_from else None
-    return KnownKey(KnownLogin(rules, key.hash, networks, key.tags, key.priority), key.name, default)

@@ -13,9 +13,10 @@ from dispatch.app.http_door import HttpDoor
 from dispatch.app.logs import LogHealth, open_log
 from dispatch.app.machine import Machine
 from dispatch.app.starts import Starts
+from dispatch.app.submitters import known_logins
 from dispatch.app.watch import Watch
 from dispatch.intake.acceptance import Acceptance, AcceptanceRules
-from dispatch.intake.credentials import Credentials, KnownLogin
+from dispatch.intake.credentials import Credentials
 from dispatch.intake.doors import DoorKeeper
 from dispatch.intake.incoming import Budget, Incoming
 from dispatch.intake.listener import ConnectionRules, SmtpListener
@@ -30,7 +31,7 @@ from dispatch.policy.admission import REFUSAL_KINDS, RateLimits, Refusal
 from dispatch.policy.limits import Bucket, Limits, parse_rates
 from dispatch.policy.local_names import LocalNames
 from dispatch.policy.lockout import Lockout, LockoutRules
-from dispatch.policy.logins import AddressList, LoginRules
+from dispatch.policy.logins import AddressList
 from dispatch.policy.routing import Route, Router
 from dispatch.policy.size_limits import SizeLimits
 from dispatch.ports import DiskLevel
@@ -39,7 +40,6 @@ from dispatch.security.networks import Networks
 from dispatch.security.tls import server_context
 from dispatch.security.verifying import Verifier
 from dispatch.settings import Settings, intake_router
-from dispatch.settings.login_keys import Login
 from dispatch.settings.model import Logging
 from dispatch.smtp.sasl import MECHANISMS
 from dispatch.smtp.server import ServerSettings
@@ -90,24 +90,6 @@ def acceptance_rules(settings: Settings, router: Router) -> AcceptanceRules:
         router.header_names,
         {relay.name: relay.enabled for relay in relays},
     )
-
-
-def known_logins(settings: Settings) -> dict[str, KnownLogin]:
-    """Those that may be used, by name."""
-    return {login.name: _known(login) for login in settings.logins if login.enabled}
-
-
-def _known(login: Login) -> KnownLogin:
-    rules = LoginRules(
-        login.name,
-        AddressList.parse(login.allowed_senders),
-        AddressList.parse(login.allowed_recipients),
-        rates=parse_rates(login.rate),
-        relay=login.relay,
-        may_name_relay=login.may_name_relay,
-    )
-    networks = Networks.parse(login.allowed_cidrs) if login.allowed_cidrs else None
-    return KnownLogin(rules, login.password, networks, login.tags, login.priority)
 
 
 def lockout_rules(settings: Settings) -> LockoutRules:

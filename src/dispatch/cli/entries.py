@@ -26,7 +26,33 @@ KeysArgument = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY=VALUE]...", help="As in the settings file; `KEY=` gives it its default."),
 ]
+FromOption = Annotated[
+    list[str] | None,
+    typer.Option("--from", metavar="CIDR", help="A network from which it may be used. Repeatable."),
+]
+SenderOption = Annotated[
+    list[str] | None,
+    typer.Option("--sender", metavar="PATTERN", help="A sender that it may use. Repeatable."),
+]
+RecipientOption = Annotated[
+    list[str] | None,
+    typer.Option("--recipient", metavar="PATTERN", help="A recipient that it may send to. Repeatable."),
+]
+RateOption = Annotated[
+    str, typer.Option("--rate", metavar="RATE", help='How much it may submit, like "100/minute".')
+]
 PasswordOption = Annotated[bool, typer.Option("--password", help="Ask for the password that it needs.")]
+
+
+def given_limits(
+    networks: list[str] | None, senders: list[str] | None, recipients: list[str] | None, rate: str
+) -> dict[str, Value | None]:
+    """What the options of a new login, or API key, say of what it may do."""
+    given = {"allowed_cidrs": networks, "allowed_senders": senders, "allowed_recipients": recipients}
+    keys: dict[str, Value | None] = {key: list(values) for key, values in given.items() if values}
+    if rate:
+        keys["rate"] = rate
+    return keys
 
 
 def written_keys(section: str, written: list[str] | None) -> dict[str, Value | None]:

@@ -6,34 +6,28 @@ are sealed is `dispatch vault`'s.)
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import typer
 
 from dispatch.cli.control_bus import Sources, ask_control, print_changed
-from dispatch.cli.entries import KeysArgument, NameArgument, add_common_verbs, written_keys
+from dispatch.cli.entries import (
+    FromOption,
+    KeysArgument,
+    NameArgument,
+    RateOption,
+    RecipientOption,
+    SenderOption,
+    add_common_verbs,
+    given_limits,
+    written_keys,
+)
 from dispatch.cli.options import ConfigOption, DataOption, JsonOption, SetOption, new_group, print_json
 from dispatch.security.api_keys import NewKey, new_key
 from dispatch.settings.model import API_KEYS
 from dispatch.settings.requests import Changed, PutEntry, Value
 
 app = new_group("Make, list, rotate and revoke the keys of programs that hand mail in over HTTP.")
-
-FromOption = Annotated[
-    list[str] | None,
-    typer.Option("--from", metavar="CIDR", help="A network from which it may be used. Repeatable."),
-]
-SenderOption = Annotated[
-    list[str] | None,
-    typer.Option("--sender", metavar="PATTERN", help="A sender that it may use. Repeatable."),
-]
-RecipientOption = Annotated[
-    list[str] | None,
-    typer.Option("--recipient", metavar="PATTERN", help="A recipient that it may send to. Repeatable."),
-]
-RateOption = Annotated[
-    str, typer.Option("--rate", metavar="RATE", help='How much it may submit, like "100/minute".')
-]
 
 
 @app.command()
@@ -51,11 +45,7 @@ def create(
 ) -> None:
     """Make a key, and print it: it cannot be shown again."""
     made = new_key()
-    values: dict[str, Value | None] = dict(written_keys(API_KEYS, keys))
-    given = {"allowed_cidrs": from_, "allowed_senders": sender, "allowed_recipients": recipient}
-    values |= {key: list(words) for key, words in given.items() if words}
-    if rate:
-        values["rate"] = rate
+    values = written_keys(API_KEYS, keys) | given_limits(from_, sender, recipient, rate)
     _put(made, name, values, "new", Sources(config, data, set_ or ()), f"key {name} is made.", as_json)
 
 

@@ -14,7 +14,18 @@ import typer
 
 from dispatch.app.folders import Folders
 from dispatch.cli.control_bus import Sources, ask_control, print_changed
-from dispatch.cli.entries import KeysArgument, NameArgument, Use, add_common_verbs, written_keys
+from dispatch.cli.entries import (
+    FromOption,
+    KeysArgument,
+    NameArgument,
+    RateOption,
+    RecipientOption,
+    SenderOption,
+    Use,
+    add_common_verbs,
+    given_limits,
+    written_keys,
+)
 from dispatch.cli.options import (
     ConfigOption,
     DataOption,
@@ -27,25 +38,10 @@ from dispatch.cli.options import (
 from dispatch.cli.passwords import PasswordStdinOption, ask_password
 from dispatch.security.passwords import hash_password
 from dispatch.settings.model import LOGINS
-from dispatch.settings.requests import Changed, PutEntry, Value
+from dispatch.settings.requests import Changed, PutEntry
 
 app = new_group("Add, change, list and remove logins; hash a password.")
 
-FromOption = Annotated[
-    list[str] | None,
-    typer.Option("--from", metavar="CIDR", help="A network from which it may be used. Repeatable."),
-]
-SenderOption = Annotated[
-    list[str] | None,
-    typer.Option("--sender", metavar="PATTERN", help="A sender that it may use. Repeatable."),
-]
-RecipientOption = Annotated[
-    list[str] | None,
-    typer.Option("--recipient", metavar="PATTERN", help="A recipient that it may send to. Repeatable."),
-]
-RateOption = Annotated[
-    str, typer.Option("--rate", metavar="RATE", help='How much it may submit, like "100/minute".')
-]
 RelayOption = Annotated[
     str, typer.Option("--relay", metavar="NAME", help="The relay that all of its mail takes, and no other.")
 ]
@@ -71,7 +67,7 @@ def add(
     set_: SetOption = None,
 ) -> None:
     """Make a login; its password is asked for."""
-    keys = _keys(from_, sender, recipient, rate)
+    keys = given_limits(from_, sender, recipient, rate)
     if relay:
         keys["relay"] = relay
     if may_name_relay:
@@ -150,13 +146,3 @@ def _uses(sources: Sources, names: Collection[str]) -> dict[str, Use]:
 
 
 add_common_verbs(app, LOGINS, _uses)
-
-
-def _keys(
-    networks: list[str] | None, senders: list[str] | None, recipients: list[str] | None, rate: str
-) -> dict[str, Value | None]:
-    given = {"allowed_cidrs": networks, "allowed_senders": senders, "allowed_recipients": recipients}
-    keys: dict[str, Value | None] = {key: list(values) for key, values in given.items() if values}
-    if rate:
-        keys["rate"] = rate
-    return keys
