@@ -186,10 +186,14 @@ class Submitter:
         incoming: Incoming = self._desk.incoming()
         incoming.begin(submission, flow)
         size_bytes = 0
-        for block in blocks:
-            incoming.add(block)
-            size_bytes += len(block)
-            await flow.ready()
+        try:
+            for block in blocks:
+                incoming.add(block)
+                size_bytes += len(block)
+                await flow.ready()
+        except BaseException:
+            incoming.drop()
+            raise
         incoming.end(msgspec.structs.replace(submission, size_bytes=size_bytes), answered)
         return await answer
 
