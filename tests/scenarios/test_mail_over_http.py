@@ -224,6 +224,13 @@ def test_policy_is_that_of_the_other_door(api: Api, upstream: Upstream) -> None:
     assert [each.reverse_path for each in upstream.received] == ["shop@example.org"], "nothing else was kept"
 
 
+def test_a_field_that_cannot_be_composed_is_told_whatever_the_size(api: Api) -> None:
+    for size in (10, 400_000):
+        said = api.ask(body={**PLAIN, "text": "x" * size, "headers": {"References": "ü"}})
+        assert (said.status, said.body["errors"][0]["path"]) == (400, "headers")
+    assert api.ask(body={**PLAIN, "to": [" "]}).status == 400, "to nobody"
+
+
 def test_rates_say_when_to_come_again(api: Api) -> None:
     key = api.make("slow", "--rate", "2/minute")
     assert [api.ask(key=key).status for _ in range(2)] == [202, 202]
@@ -270,7 +277,7 @@ def test_a_body_above_the_limit_is_cut_while_it_arrives(relay: Relay, upstream: 
 
 
 def test_bodies_share_their_memory(relay: Relay, upstream: Upstream) -> None:
-    api = Api(relay, upstream, max_body_bytes=900_000, body_memory_mb=1)
+    api = Api(relay, upstream, max_body_bytes=900_000, body_memory_mb=1, rate_per_key="none")
     large = json.dumps({**PLAIN, "text": "x" * 700_000}).encode()
     head = (
         f"POST {PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {api.key}\r\n"

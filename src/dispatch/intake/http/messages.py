@@ -78,11 +78,12 @@ class _Reader:
             if name not in FIELDS:
                 self._wrong(name, f"there is no such field; there are {', '.join(FIELDS)}")
         sender = self._sender(default_from)
+        told = len(self._errors)
         to, cc, bcc = (self._mailboxes(name) for name in ("to", "cc", "bcc"))
         recipients: dict[str, str] = {}
         for path, (_, address) in (*to, *cc, *bcc):
             recipients.setdefault(address, path)
-        if not any(map(self._document.get, ("to", "cc", "bcc"))):
+        if not recipients and len(self._errors) == told:
             self._wrong("to", "a message needs a recipient, in to, cc or bcc")
         draft = Draft(
             sender,
@@ -112,15 +113,14 @@ class _Reader:
         self._errors.append(FieldError(showable(path[:NAME_CHARS_MAX]), message))
 
     def _sender(self, default: Mailbox | None) -> Mailbox:
+        if self._document.get("from") is None and default is not None:
+            return default
+        told = len(self._errors)
         found = self._mailboxes("from")
         if len(found) == 1:
             return found[0][1]
-        if found:
-            self._wrong("from", "one address, please")
-        elif "from" not in self._document and default is not None:
-            return default
-        elif not self._errors or "from" not in self._document:
-            self._wrong("from", "is missing")
+        if len(self._errors) == told:
+            self._wrong("from", "one address, please" if found else "is missing")
         return Mailbox("", "")
 
     def _mailboxes(self, name: str) -> list[tuple[str, Mailbox]]:

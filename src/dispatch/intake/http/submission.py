@@ -159,17 +159,16 @@ class Submitter:
         """Raises `Problem`."""
         token = self._chance.token(TOKEN_BYTES).hex()
         draft = offer.draft
-        try:
-            blocks = compose(draft, token)
-        except ValueError as error:
-            raise invalid([FieldError("headers", str(error))]) from None
         size_bytes = sum(len(block) for each in draft.attachments for block in each.blocks)
         size_bytes += len(draft.text or "") + len(draft.html or "")
-        if size_bytes < BESIDE_BYTES_MIN:
-            return blocks
-        made: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
-        self._worker.call(partial(list, blocks), partial(_settle, made))
-        return await made
+        try:
+            if size_bytes < BESIDE_BYTES_MIN:
+                return compose(draft, token)
+            made: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+            self._worker.call(lambda: list(compose(draft, token)), partial(_settle, made))
+            return await made
+        except ValueError as error:
+            raise invalid([FieldError("headers", str(error))]) from None
 
     async def _kept(self, submission: Submission, blocks: Iterable[bytes]) -> MessageId | Refusal:
         """Nobody who goes away meanwhile takes it back: what was begun is answered, or lost with the

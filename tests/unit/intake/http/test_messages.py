@@ -88,6 +88,9 @@ def test_domains_of_other_scripts_are_written_as_dns_has_them() -> None:
 WRONG: dict[str, tuple[dict[str, Any], set[str]]] = {
     "nothing": ({}, {"from", "to", "text"}),
     "nobody": ({**PLAIN, "to": []}, {"to"}),
+    "nobody, in words": ({**PLAIN, "to": [""], "cc": " ", "bcc": [" , "]}, {"to"}),
+    "nothing in from": ({**PLAIN, "from": " ", "subject": 1}, {"from", "subject"}),
+    "nobody and no sender": ({"from": None, "text": "x"}, {"from", "to"}),
     "misspelt": ({**PLAIN, "subjekt": "x"}, {"subjekt"}),
     "kinds": ({**PLAIN, "to": 1, "cc": [1], "subject": 1, "text": 1}, {"to", "cc[0]", "subject", "text"}),
     "addresses": ({**PLAIN, "to": ["a b@c", "a <b> <c>", "ok@example.net"]}, {"to[0]", "to[1]"}),
@@ -166,7 +169,7 @@ values = st.recursive(
     | st.booleans()
     | st.integers(-5, 5)
     | st.text(max_size=20)
-    | st.sampled_from(["a@b.example", "YQ=="]),
+    | st.sampled_from(["a@b.example", "YQ==", "", " ", ","]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
     max_leaves=8,
 )
